@@ -1,0 +1,112 @@
+"""The evaluation protocol: every member, many episodes, deterministic actions, in lockstep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from rllib_cikd.environment import unsquash_actions
+from rllib_cikd.policy_selection import policy_id
+
+
+def evaluation_seeds(seed: int | Sequence[int] | None, num_episodes: int) -> list[int]:
+    """Environment seeds of the evaluation episodes, the same for every member.
+
+    Members that start from the same states can be compared pair by pair.
+    """
+    return [int(s) for s in np.random.SeedSequence(seed).generate_state(num_episodes)]
+
+
+def play_episodes(
+    act: Sequence[Callable[[np.ndarray], np.ndarray]],
+    envs: Sequence[Sequence[gym.Env]],
+    seeds: Sequence[int],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Plays one episode in every environment, all of them in lockstep.
+
+    Args:
+        act: Per member a function from observations `[n, D]` to actions in [-1, 1], `[n, A]`.
+        envs: Per member its E environments.
+        seeds: E seeds; episode e of every member starts from `reset(seed=seeds[e])`.
+
+    Returns:
+        Undiscounted returns and lengths, each `[K, E]`.
+    """
+    returns = np.zeros((len(envs), len(seeds)))
+    lengths = np.zeros((len(envs), len(seeds)), dtype=np.int64)
+    observations = [
+        np.stack([env.reset(seed=seed)[0] for env, seed in zip(row, seeds, strict=True)])
+        for row in envs
+    ]
+    running = [list(range(len(seeds))) for _ in envs]
+    action_space: Any = envs[0][0].action_space
+    while any(running):
+        for k, episodes in enumerate(running):
+            if not episodes:
+                continue
+            actions = unsquash_actions(act[k](observations[k][episodes]), action_space)
+            still_running = []
+            for e, action in zip(episodes, actions, strict=True):
+                observation, reward, terminated, truncated, _ = envs[k][e].step(action)
+                observations[k][e] = observation
+                returns[k, e] += float(reward)
+                lengths[k, e] += 1
+                if not (terminated or truncated):
+                    still_running.append(e)
+            running[k] = still_running
+    return returns, lengths
+
+
+def summarize(
+    returns: np.ndarray, lengths: np.ndarray, elected: int | None, env_steps: int
+) -> dict[str, Any]:
+    """The evaluation's part of a result dict.
+
+    Args:
+        returns, lengths: Of every member's episodes, `[K, E]`.
+        elected: The member with the highest R_k, chosen without looking at `returns`; None if
+            no member has an R_k.
+        env_steps: Training steps so far: what the evaluated networks have seen.
+
+    Returns:
+        `ensemble/…` with the figures of every member, and RLlib's usual `env_runners/…` for the
+        best one, so that metrics and stoppers of Tune work unchanged.
+    """
+    means = returns.mean(axis=1)
+    best = int(means.argmax())
+    return {
+        "ensemble": {
+            "return_mean": {policy_id(k): float(mean) for k, mean in enumerate(means)},
+            "best_return_mean": float(means.max()),
+            "worst_return_mean": float(means.min()),
+            "mean_return_mean": float(means.mean()),
+            "elected_return_mean": float("nan") if elected is None else float(means[elected]),
+            "best_policy": best,
+            "num_env_steps_sampled_lifetime": env_steps,
+        },
+        "env_runners": {
+            "episode_return_mean": float(means[best]),
+            "episode_return_min": float(returns[best].min()),
+            "episode_return_max": float(returns[best].max()),
+            "episode_len_mean": float(lengths[best].mean()),
+            "num_episodes": returns.size,
+            "num_env_steps_sampled": int(lengths.sum()),
+        },
+    }
+
+
+def no_evaluation_yet(ensemble_size: int) -> dict[str, Any]:
+    """`summarize`'s shape, filled with NaN: what results hold before the first evaluation."""
+    nothing = np.full((ensemble_size, 1), np.nan)
+    summary = summarize(nothing, np.zeros_like(nothing), elected=None, env_steps=0)
+    return {section: _all_nan(values) for section, values in summary.items()}
+
+
+def _all_nan(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _all_nan(value) if isinstance(value, dict) else float("nan")
+        for key, value in values.items()
+    }

@@ -1,0 +1,142 @@
+"""SAC's losses and the distillation losses, as pure functions of tensors.
+
+Shapes: K members come first, then the minibatch B, then features (A = action dimension).
+Reduction: every loss is returned per member, `[K]`, as the mean over the member's own
+minibatch. Learners backpropagate the *sum* over members, so that a member's gradient does not
+depend on how many others there are.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_LOG_2 = math.log(2.0)
+_HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+
+
+def _check_shape(name: str, tensor: Tensor, expected: torch.Size | tuple[int, ...]) -> None:
+    # `[K, B] - [K, B, 1]` would broadcast to `[K, K, B]` without a word.
+    if tensor.shape != torch.Size(expected):
+        raise ValueError(f"{name} has shape {list(tensor.shape)}, expected {list(expected)}.")
+
+
+def sample_squashed_gaussian(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Reparameterised sample of tanh(Normal(mean, std)) with its log-density (SAC, appendix C).
+
+    Args:
+        mean, log_std: Of the Gaussian before the squashing, `[K, B, A]`.
+        noise: Standard normal, `[K, B, A]`.
+
+    Returns:
+        Actions in (-1, 1), `[K, B, A]`, and their log-density, `[K, B]`.
+    """
+    _check_shape("noise", noise, mean.shape)
+    pre_tanh = torch.addcmul(mean, log_std.exp(), noise)
+    log_density = -0.5 * noise.square() - log_std - _HALF_LOG_2PI
+    # log(1 - tanh(u)^2) in a form that does not underflow for large |u|.
+    log_slope = 2.0 * (_LOG_2 - pre_tanh - F.softplus(-2.0 * pre_tanh))
+    return pre_tanh.tanh(), (log_density - log_slope).sum(-1)
+
+
+def td_target(
+    rewards: Tensor,
+    discounts: Tensor,
+    next_q: Tensor,
+    next_log_probs: Tensor,
+    alpha: Tensor,
+) -> Tensor:
+    """Soft Bellman target r + γ(1-d) (min_j Q'_j(s', a') - α log π(a'|s')) (SAC, eq. 3 and 5).
+
+    Args:
+        rewards: `[K, B]`; with n-step returns already the discounted sum.
+        discounts: What the bootstrap value is multiplied with, `[K, B]`: γ^n, 0 after a
+            termination. A time limit does not make it 0.
+        next_q: Target critics at (s', a'), a' ~ π(s'), `[2, K, B]`.
+        next_log_probs: log π(a'|s'), `[K, B]`.
+        alpha: Temperatures, `[K, 1]`.
+    """
+    _check_shape("next_q", next_q, (2, *rewards.shape))
+    _check_shape("discounts", discounts, rewards.shape)
+    _check_shape("next_log_probs", next_log_probs, rewards.shape)
+    _check_shape("alpha", alpha, (rewards.shape[0], 1))
+    soft_value = torch.minimum(next_q[0], next_q[1]) - alpha * next_log_probs
+    return rewards + discounts * soft_value
+
+
+def critic_loss(q: Tensor, target: Tensor) -> Tensor:
+    """Half the mean squared TD error, summed over the twins (SAC, eq. 5). `[2, K, B]` -> `[K]`."""
+    _check_shape("q", q, (2, *target.shape))
+    return 0.5 * (q - target).square().mean(-1).sum(0)
+
+
+def actor_loss(log_probs: Tensor, q: Tensor, alpha: Tensor) -> Tensor:
+    """E[α log π(a|s) - min_j Q_j(s, a)] with a reparameterised (SAC, eq. 7).
+
+    Args:
+        log_probs: `[K, B]`.
+        q: Critics at (s, a), their parameters held fixed, `[2, K, B]`.
+        alpha: Temperatures, `[K, 1]`, held fixed.
+    """
+    _check_shape("q", q, (2, *log_probs.shape))
+    _check_shape("alpha", alpha, (log_probs.shape[0], 1))
+    return (alpha * log_probs - torch.minimum(q[0], q[1])).mean(-1)
+
+
+def temperature_loss(log_alpha: Tensor, log_probs: Tensor, target_entropy: float) -> Tensor:
+    """-log α · E[log π(a|s) + H] (SAC, eq. 18, in log α as all common programs have it).
+
+    Args:
+        log_alpha: `[K, 1]`.
+        log_probs: `[K, B]`, held fixed.
+        target_entropy: H, -dim(A) by default.
+    """
+    _check_shape("log_alpha", log_alpha, (log_probs.shape[0], 1))
+    return -(log_alpha * (log_probs.detach() + target_entropy)).mean(-1)
+
+
+def policy_kl(
+    teacher_mean: Tensor, teacher_log_std: Tensor, student_mean: Tensor, student_log_std: Tensor
+) -> Tensor:
+    """KL(teacher ‖ student) of two tanh-squashed diagonal Gaussians (CIKD, policy distillation).
+
+    The squashing is the same bijection on both sides, so this is the KL of the Gaussians
+    before it, in closed form.
+
+    Args:
+        teacher_mean, teacher_log_std: `[B, A]`, held fixed; or `[S, B, A]`.
+        student_mean, student_log_std: S students, `[S, B, A]`.
+
+    Returns:
+        Summed over action dimensions, mean over the batch, `[S]`.
+    """
+    if teacher_mean.shape[-2:] != student_mean.shape[-2:]:
+        raise ValueError(
+            f"Teacher {list(teacher_mean.shape)} and students {list(student_mean.shape)} differ "
+            "in batch or action dimension."
+        )
+    variance_ratio = (2.0 * (teacher_log_std - student_log_std)).exp()
+    scaled_distance = (teacher_mean - student_mean) * (-student_log_std).exp()
+    kl = student_log_std - teacher_log_std + 0.5 * (variance_ratio + scaled_distance.square() - 1)
+    return kl.sum(-1).mean(-1)
+
+
+def critic_distance(teacher_q: Tensor, student_q: Tensor) -> Tensor:
+    """Mean squared distance of each twin to the teacher's same twin (CIKD, critic distillation).
+
+    Args:
+        teacher_q: `[2, 1, B]`, held fixed; or `[2, S, B]`.
+        student_q: S students, `[2, S, B]`.
+
+    Returns:
+        Mean over the batch, summed over the twins, `[S]`.
+    """
+    if teacher_q.dim() != 3 or teacher_q.shape[-1] != student_q.shape[-1]:
+        raise ValueError(
+            f"teacher_q {list(teacher_q.shape)} and student_q {list(student_q.shape)} must be "
+            "[2, 1, B] and [2, S, B]."
+        )
+    return (student_q - teacher_q).square().mean(-1).sum(0)
