@@ -55,6 +55,9 @@ class CIKD(SAC):
     """
 
     config: CIKDConfig
+    _teacher: int | None
+    _last_phase: dict[str, Any] | None
+    _last_evaluation_best: int | None
 
     @classmethod
     @override(SAC)
@@ -343,12 +346,12 @@ class CIKD(SAC):
         self._num_updates = 0
         self._episodes_lifetime = [0] * size
         self._times_teacher = [0] * size
-        self._teacher: int | None = None
+        self._teacher = None
         self._num_distillations = 0
         self._num_skipped_phases = 0
-        self._last_phase: dict[str, Any] | None = None
+        self._last_phase = None
         self._last_evaluation = no_evaluation_yet(size)
-        self._last_evaluation_best: int | None = None
+        self._last_evaluation_best = None
 
     @override(Algorithm)
     def _create_local_replay_buffer_if_necessary(self, config: Any) -> None:

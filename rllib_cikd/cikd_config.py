@@ -19,7 +19,8 @@ from rllib_cikd.env_runner import CIKDEnvRunner
 from rllib_cikd.knowledge_sharing import DISTILLATION_TARGETS, KNOWLEDGE_SHARINGS
 from rllib_cikd.learner import CIKDTorchLearner
 from rllib_cikd.policy_selection import POLICY_SELECTIONS, acting_member, policy_ids
-from rllib_cikd.sac_module import ACTIVATIONS, DEFAULT_MODEL_CONFIG, SACModule
+from rllib_cikd.sac_module import DEFAULT_MODEL_CONFIG, SACModule
+from rllib_cikd.stacked_mlp import ACTIVATIONS
 from rllib_cikd.teacher_election import TEACHER_ELECTIONS
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ def create_env(
             spaces that CIKD does not support (see `check_spaces`).
     """
     env_context = EnvContext(config.env_config or {}, worker_index=worker_index)
-    render = {} if render_mode is None else {"render_mode": render_mode}
+    render: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     if isinstance(config.env, str) and _global_registry.contains(ENV_CREATOR, config.env):
         env = _global_registry.get(ENV_CREATOR, config.env)(env_context)
     elif isinstance(config.env, str):
@@ -48,7 +48,8 @@ def create_env(
                 "register it before the algorithm is built."
             ) from error
     elif inspect.isclass(config.env):
-        env = config.env(env_context, **render)
+        env_class: Any = config.env
+        env = env_class(env_context, **render)
     else:
         raise ValueError(
             f"env={config.env!r} is not supported: give a Gymnasium id, a name registered with "

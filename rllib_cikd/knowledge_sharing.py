@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from rllib_cikd import losses
-from rllib_cikd.ensemble import MemberStack, StackedMLP, policy_distribution, q_values
+from rllib_cikd.ensemble import MemberStack, policy_distribution, q_values
 from rllib_cikd.replay_buffer import Batch
 from rllib_cikd.sac_module import mlp
 from rllib_cikd.sac_update import SACUpdate
+from rllib_cikd.stacked_mlp import StackedMLP
 
 #: Values of `CIKDConfig.knowledge_sharing` and `CIKDConfig.distillation_targets`.
 KNOWLEDGE_SHARINGS = ("distillation", "hard_copy", "extra_updates", "none")
@@ -74,8 +75,10 @@ def distill(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-        stack.policy.assign(rows, policy)
-        stack.critics.assign(twins, critics)
+        if with_policy:
+            stack.policy.assign(rows, policy)
+        if with_critic:
+            stack.critics.assign(twins, critics)
 
 
 def hard_copy(
@@ -96,8 +99,17 @@ def hard_copy(
             stack.critics.assign(twins[n:], teacher.critics.select([1]))
 
 
-def reset_students(updates: Iterable[SACUpdate], teacher: int) -> None:
-    """Draws every student's online networks anew and forgets their optimiser moments."""
+def reset_students(updates: Iterable[SACUpdate], teacher: int, seed: int) -> None:
+    """Draws every student's online networks anew and forgets their optimiser moments.
+
+    Target networks and temperatures stay; the targets then follow the new networks by τ.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _reset_students(updates, teacher)
+
+
+def _reset_students(updates: Iterable[SACUpdate], teacher: int) -> None:
     for update in updates:
         for stack, rows in students_of([update.stack], teacher):
             for networks, net_rows in (
@@ -106,10 +118,9 @@ def reset_students(updates: Iterable[SACUpdate], teacher: int) -> None:
             ):
                 widths = [w.shape[2] for w in networks.weights]
                 out_dim = networks.weights[-1].shape[1]
-                for row in net_rows:
-                    # Same initialisation as at the start; the activation has no parameters.
-                    fresh = mlp(widths[0], widths[1:], out_dim, "relu")
-                    networks.assign([row], StackedMLP.adopt([fresh], trainable=False))
+                fresh = [mlp(widths[0], widths[1:], out_dim, networks.activation) for _ in net_rows]
+                fresh_stack = StackedMLP.adopt(fresh, networks.activation, trainable=False)
+                networks.assign(net_rows, fresh_stack)
             update.reset_moments(rows)
 
 
@@ -132,7 +143,7 @@ def _policy_kl(teacher: Teacher, students: StackedMLP, batch: Batch) -> Tensor:
     obs = batch.obs.unsqueeze(0)
     with torch.no_grad():
         teacher_mean, teacher_log_std = policy_distribution(teacher.policy, obs)
-    n = students.weights[0].shape[0]
+    n = len(students)
     mean, log_std = policy_distribution(students, obs.expand(n, -1, -1))
     return losses.policy_kl(teacher_mean, teacher_log_std, mean, log_std)
 
@@ -142,5 +153,5 @@ def _critic_distance(teacher: Teacher, students: StackedMLP, batch: Batch) -> Te
     inputs = batch.obs_and_actions.unsqueeze(0)
     with torch.no_grad():
         teacher_q = q_values(teacher.critics, inputs)
-    n = students.weights[0].shape[0] // 2
+    n = len(students) // 2
     return losses.critic_distance(teacher_q, q_values(students, inputs.expand(n, -1, -1)))

@@ -44,7 +44,7 @@ class CIKDTorchLearner(TorchLearner):
         super().build()
         # With a seed RLlib switches torch to deterministic algorithms. Filling every
         # uninitialised tensor with NaN, which comes with it, has no part in determinism here.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
         self._generator = torch.Generator(self._device)
         if self.config.seed is None:
             self._generator.seed()
@@ -174,7 +174,8 @@ class CIKDTorchLearner(TorchLearner):
         assessment = self._draw(_ASSESSMENT_BATCH_SIZE)
         before = distance_to_teacher(self.stacks, Teacher(self.stacks, teacher), assessment)
         if config.reset_students:
-            reset_students(self.updates, teacher)
+            seed = torch.randint(2**31, (1,), device=self._device, generator=self._generator)
+            reset_students(self.updates, teacher, seed=int(seed))
         if config.knowledge_sharing == "extra_updates":
             # The same number of gradient steps, of the same batch size, spent on SAC instead.
             self._sac_updates(len(self._phase_rows()), config.distillation_batch_size)

@@ -12,18 +12,10 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.utils.annotations import override
 from torch import Tensor, nn
 
+from rllib_cikd.stacked_mlp import ACTIVATIONS
+
 #: Bounds of the policy's log standard deviation (SAC's published program).
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
-
-#: Activation functions by RLlib's names for them.
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "tanh": nn.Tanh,
-    "elu": nn.ELU,
-    "silu": nn.SiLU,
-    "swish": nn.SiLU,
-    "gelu": nn.GELU,
-}
 
 #: The model settings a member understands, with SAC's published values.
 DEFAULT_MODEL_CONFIG: dict[str, Any] = {"fcnet_hiddens": [256, 256], "fcnet_activation": "relu"}
@@ -33,7 +25,7 @@ def mlp(in_dim: int, hiddens: list[int], out_dim: int, activation: str) -> nn.Se
     """A multi-layer perceptron with a linear last layer."""
     layers: list[nn.Module] = []
     for width in hiddens:
-        layers += [nn.Linear(in_dim, width), ACTIVATIONS[activation]()]
+        layers += [nn.Linear(in_dim, width), ACTIVATIONS[activation][0]()]
         in_dim = width
     return nn.Sequential(*layers, nn.Linear(in_dim, out_dim))
 
@@ -66,7 +58,7 @@ class SACModule(TorchRLModule, InferenceOnlyAPI):
         action_dim = self.action_space.shape[0]
         model_config = DEFAULT_MODEL_CONFIG | dict(self.model_config or {})
         hiddens = list(model_config["fcnet_hiddens"])
-        activation = model_config["fcnet_activation"]
+        activation = self.activation = model_config["fcnet_activation"]
 
         self.policy = mlp(obs_dim, hiddens, 2 * action_dim, activation)
         if self.inference_only:
