@@ -238,7 +238,12 @@ class CIKD(SAC):
         if seeds is None:  # all runners must play shares of the same episodes
             seeds = [int(np.random.SeedSequence().generate_state(1)[0])]
         group = self.eval_env_runner_group or self.env_runner_group
-        group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
+        # No timeout: RLlib drops a sync that comes while the last one is still under way.
+        group.sync_weights(
+            from_worker_or_learner_group=self.learner_group,
+            inference_only=True,
+            timeout_seconds=None,
+        )
         remote = group.healthy_worker_ids() if self.eval_env_runner_group else []
         if not remote:
             return group.local_env_runner.evaluate_members(num_episodes, seeds)
