@@ -75,7 +75,7 @@ _OTHER_NAMES = {
 }
 
 #: Keys of RLlib's config dicts that are no attributes.
-_SPECIAL_KEYS = {"class", "multiagent", "__trial_info__", "_enable_new_api_stack", "model_config"}
+_SPECIAL_KEYS = {"class", "multiagent", "_enable_new_api_stack", "model_config"}
 
 
 class CIKDConfig(SACConfig):
@@ -224,16 +224,19 @@ class CIKDConfig(SACConfig):
         Raises:
             ValueError: If a key is unknown; the message suggests the right one.
         """
-        known = set(vars(self)) | set(self.to_dict()) | _SPECIAL_KEYS
+        properties = {name for name in dir(type(self)) if _has_setter(type(self), name)}
+        known = set(vars(self)) | set(self.to_dict()) | properties | _SPECIAL_KEYS
         for key in config_dict:
+            if key.startswith("__"):  # Tune's own notes to its trials
+                continue
             foreign = key in _OTHER_NAMES
             if not foreign and self._translate_special_keys(key, warn_deprecated=False) in known:
                 continue
             if foreign:
                 remedy = f"Here it is `{_OTHER_NAMES[key]}`."
             else:
-                public = [name for name in known if not name.startswith("_")]
-                close = difflib.get_close_matches(key, public, n=1)
+                usable = [k for k in known - set(_UNSUPPORTED) if not k.startswith("_")]
+                close = difflib.get_close_matches(key, usable, n=1)
                 remedy = f"Did you mean {close[0]!r}?" if close else "No setting is close to it."
             raise ValueError(f"Unknown config key {key!r}. {remedy}")
         settings = dict(config_dict)
@@ -442,6 +445,11 @@ class CIKDConfig(SACConfig):
         none = ", or None" if optional else ""
         hint = " (write 1.0e-3, not 1e-3, in YAML)" if isinstance(value, str) else ""
         self._reject(field, f"must be a number {' and '.join(bounds)}{none}{hint}".strip())
+
+
+def _has_setter(cls: type, name: str) -> bool:
+    member = getattr(cls, name, None)
+    return isinstance(member, property) and member.fset is not None
 
 
 def _is_integer(value: Any) -> bool:
