@@ -1,0 +1,83 @@
+"""What several test files need to make algorithms and to look into them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ray.tune.utils import flatten_dict
+
+from rllib_cikd import CIKD, CIKDConfig
+from rllib_cikd.learner import CIKDTorchLearner
+
+
+def small_config(
+    env: Any = "Pendulum-v1",
+    *,
+    env_config: dict[str, Any] | None = None,
+    fragment: int = 50,
+    num_envs: int = 1,
+    steps_per_iteration: int = 100,
+    seed: int | None = 0,
+    **training,
+) -> CIKDConfig:
+    """A config that trains in fractions of a second; `training` goes to `.training()`."""
+    settings = {
+        "random_steps": 50,
+        "train_batch_size_per_learner": 8,
+        "distillation_interval": 100,
+        "distillation_updates": 3,
+        "distillation_batch_size": 8,
+        "replay_buffer_config": {"capacity": 5_000},
+    }
+    return (
+        CIKDConfig()
+        .environment(env, env_config=env_config or {})
+        .env_runners(rollout_fragment_length=fragment, num_envs_per_env_runner=num_envs)
+        .training(**settings | training)
+        .rl_module(model_config={"fcnet_hiddens": [16, 16]})
+        .reporting(min_sample_timesteps_per_iteration=steps_per_iteration)
+        .evaluation(evaluation_duration=3)
+        .fault_tolerance(delay_between_env_runner_restarts_s=1.0)
+        .debugging(seed=seed, log_level="ERROR", log_sys_usage=False)
+    )
+
+
+def learner_of(algo: CIKD) -> CIKDTorchLearner:
+    """The local learner."""
+    return algo.learner_group._learner
+
+
+def rows_of(algo: CIKD) -> dict[str, np.ndarray]:
+    """The transitions in the buffer, in the order they came: obs, actions, rewards, ..."""
+    buffer = learner_of(algo).replay_buffer
+    state = buffer.get_state()
+    assert state["num_added"] <= buffer.capacity, "the oldest transitions are gone"
+    rows, d, a = state["rows"], buffer._obs_dim, buffer._action_dim
+    return {
+        "obs": rows[:, :d],
+        "actions": rows[:, d : d + a],
+        "rewards": rows[:, d + a],
+        "terminated": rows[:, d + a + 1].astype(bool),
+        "next_obs": rows[:, d + a + 2 :],
+    }
+
+
+def weights_of(algo: CIKD, prefix: str = "") -> dict[str, np.ndarray]:
+    """Per member its parameters whose names begin with `prefix`, as one vector."""
+    return {
+        member: np.concatenate(
+            [np.ravel(value) for name, value in sorted(state.items()) if name.startswith(prefix)]
+        )
+        for member, state in learner_of(algo).module.get_state().items()
+    }
+
+
+def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict[str, bool]:
+    """Per member whether two `weights_of` are bit-identical."""
+    return {member: np.array_equal(a[member], b[member]) for member in a}
+
+
+def flat(result: dict[str, Any]) -> dict[str, Any]:
+    """A result as Tune's loggers see it: "ensemble/teacher" and so on, without the config."""
+    return flatten_dict({key: value for key, value in result.items() if key != "config"})

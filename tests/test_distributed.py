@@ -1,0 +1,236 @@
+"""Remote env runners, evaluation env runners and learners: the same as local ones, or an error."""
+
+from __future__ import annotations
+
+import envs
+import numpy as np
+import pytest
+import ray
+from helpers import learner_of, rows_of, small_config
+
+from rllib_cikd import CIKD
+
+MEMBERS = ("policy_0", "policy_1", "policy_2")
+LENGTHS = [1, 6, 9, 2]
+ENDS = ["truncates", "terminates", "truncates", "terminates"]
+
+
+def assert_each_transition_once_and_in_order(rows: dict[str, np.ndarray]) -> int:
+    """Checks every environment's transitions against the course that they must have.
+
+    Returns:
+        Of how many environments there are transitions.
+    """
+    course = [
+        (episode, step, step == LENGTHS[episode % 4] and ENDS[episode % 4] == "terminates")
+        for episode in range(1000)
+        for step in range(1, LENGTHS[episode % 4] + 1)
+    ]
+    place = {(episode, step): i for i, (episode, step, _) in enumerate(course)}
+    numbers = (rows["next_obs"][:, :4] / envs.UNIT).astype(int)
+    sources = {tuple(source) for source in numbers[:, :2].tolist()}
+    for source in sources:
+        own = (numbers[:, :2] == source).all(axis=1)
+        places = [place[episode, step] for episode, step in numbers[own, 2:].tolist()]
+        assert places == list(range(len(places)))
+        terminated = [course[i][2] for i in places]
+        assert rows["terminated"][own].tolist() == terminated
+        rewards = [(course[i][0] + course[i][1]) * envs.UNIT for i in places]
+        assert rows["rewards"][own].tolist() == rewards
+        assert np.array_equal(rows["obs"][own, 3], rows["next_obs"][own, 3] - envs.UNIT)
+        # What the environment got is what was stored, mapped from [-1, 1] to [-1, 3].
+        got = rows["next_obs"][own, 4]
+        assert np.allclose(got, rows["actions"][own, 0] * 2.0 + 1.0, atol=1e-5)
+    return len(sources)
+
+
+def remote_config(num_env_runners: int, **settings):
+    config = small_config(
+        envs.CountingEnv, env_config={"lengths": LENGTHS, "ends": ENDS}, **settings
+    )
+    return config.env_runners(num_env_runners=num_env_runners)
+
+
+@pytest.mark.parametrize(("num_env_runners", "num_envs", "fragment"), [(1, 1, 7), (2, 3, 33)])
+def test_remote_env_runners(build, num_env_runners, num_envs, fragment):
+    algo = build(
+        remote_config(
+            num_env_runners, num_envs=num_envs, fragment=fragment, assess_distillation=True
+        )
+    )
+    results = [algo.train() for _ in range(3)]
+    rows = rows_of(algo)
+    steps = results[-1]["num_env_steps_sampled_lifetime"]
+    assert len(rows["rewards"]) == steps >= 300
+    assert algo._num_updates == steps - 50
+    assert assert_each_transition_once_and_in_order(rows) == num_env_runners * num_envs
+    finished = sum(results[-1]["ensemble"]["episodes_lifetime"].values())
+    assert finished == results[-1]["env_runners"]["num_episodes_lifetime"]
+    assert results[-1]["ensemble"]["num_distillations_lifetime"] == 3
+    # After each iteration, the remote members equal the learner's.
+    own = learner_of(algo).module.get_state(inference_only=True)
+    for state in algo.env_runner_group.foreach_env_runner(
+        lambda runner: runner.module.get_state(), local_env_runner=False
+    ):
+        for member in MEMBERS:
+            assert all(
+                np.array_equal(state[member][name], value) for name, value in own[member].items()
+            )
+    # Without an evaluation interval the local env runner evaluates.
+    assert set(algo.evaluate()["ensemble"]["return_mean"]) == set(MEMBERS)
+
+
+@pytest.mark.parametrize("num_env_runners", [1, 2])
+def test_run_goes_on_when_an_env_runner_is_killed(build, num_env_runners):
+    algo = build(remote_config(num_env_runners))
+    algo.train()
+    manager = algo.env_runner_group._worker_manager
+    ray.kill(manager.actors()[1], no_restart=False)
+    for _ in range(20):
+        result = algo.train()
+        if result["fault_tolerance"]["num_remote_worker_restarts"]:
+            break
+    result = algo.train()
+    assert result["fault_tolerance"]["num_remote_worker_restarts"] == 1
+    assert result["fault_tolerance"]["num_healthy_workers"] == num_env_runners
+    steps = algo._env_steps
+    assert result["timesteps_total"] == steps
+    rows = rows_of(algo)
+    assert len(rows["rewards"]) == steps
+    assert algo._num_updates == steps - 50
+    # The new env runner has a new environment, which counts from 0 again: look at its part.
+    rows = {name: values[rows["obs"][:, 0] == envs.UNIT] for name, values in rows.items()}
+    (restart,) = np.flatnonzero(np.diff(rows["obs"][:, 2]) < 0)
+    for part in (slice(0, restart + 1), slice(restart + 1, None)):
+        course = {name: values[part] for name, values in rows.items()}
+        assert assert_each_transition_once_and_in_order(course) == 1
+
+
+def test_evaluation_env_runners_give_the_same_numbers(build, tmp_path):
+    """However many share the episodes, and also when there are more of them than episodes."""
+    config = small_config(envs.DriftEnv)
+    source = build(config)
+    source.train()
+    path = source.save_to_path(str(tmp_path / "checkpoint"))
+    expected = {n: source.evaluate_members(n, seed=4) for n in (1, 5)}
+    evaluation = source.evaluate()
+    for num_env_runners in (0, 1, 2):
+        algo = build(
+            small_config(envs.DriftEnv).evaluation(
+                evaluation_interval=1, evaluation_num_env_runners=num_env_runners
+            )
+        )
+        algo.restore_from_path(path)
+        for num_episodes, played in expected.items():
+            other = algo.evaluate_members(num_episodes, seed=4)
+            for member in MEMBERS:
+                # Shares come one after the other: compare as sets.
+                for key in ("returns", "lengths"):
+                    assert np.allclose(
+                        np.sort(other[member][key]), np.sort(played[member][key]), rtol=1e-5
+                    )
+        means = algo.evaluate()["ensemble"]["return_mean"]
+        assert means == pytest.approx(evaluation["ensemble"]["return_mean"], rel=1e-5)
+        result = algo.train()
+        assert result["evaluation"]["env_runners"]["num_episodes"] == 9
+
+
+def test_run_goes_on_when_an_evaluation_env_runner_is_killed(build):
+    algo = build(
+        small_config(envs.DriftEnv).evaluation(evaluation_interval=1, evaluation_num_env_runners=1)
+    )
+    algo.train()
+    ray.kill(algo.eval_env_runner_group._worker_manager.actors()[1], no_restart=False)
+    for _ in range(3):
+        result = algo.train()
+    returns = result["evaluation"]["ensemble"]["return_mean"]
+    assert np.isfinite([returns[member] for member in MEMBERS]).all()
+
+
+@pytest.fixture(scope="module")
+def remote_learner(ray_cluster) -> CIKD:
+    """An algorithm with a remote learner, trained for three iterations."""
+    algo = small_config(envs.DriftEnv).learners(num_learners=1).build_algo()
+    algo.results = [algo.train() for _ in range(3)]
+    yield algo
+    algo.stop()
+
+
+def test_remote_learner_does_what_a_local_one_does(remote_learner, build):
+    local = build(small_config(envs.DriftEnv))
+    results = [local.train() for _ in range(3)]
+    for result, expected in zip(remote_learner.results, results, strict=True):
+        assert repr(result["ensemble"]["return_mean"]) == repr(expected["ensemble"]["return_mean"])
+        for member in MEMBERS:
+            ours, theirs = result["learners"][member], expected["learners"][member]
+            assert ours["qf_loss"] == pytest.approx(theirs["qf_loss"], rel=1e-3, nan_ok=True)
+    (rows,) = ask(remote_learner, lambda learner: learner.replay_buffer.get_state()["rows"])
+    assert np.array_equal(rows, learner_of(local).replay_buffer.get_state()["rows"])
+    assert remote_learner.evaluate_members(3, seed=0)["policy_1"]["returns"] == pytest.approx(
+        local.evaluate_members(3, seed=0)["policy_1"]["returns"], rel=1e-3
+    )
+
+
+def ask(algo: CIKD, question) -> list:
+    return [answer.get() for answer in algo.learner_group.foreach_learner(question)]
+
+
+def test_checkpoints_pass_between_remote_and_local_learners(remote_learner, build, tmp_path):
+    path = remote_learner.save_to_path(str(tmp_path / "of_remote"))
+    local = build(small_config(envs.DriftEnv, seed=7))
+    local.restore_from_path(path)
+    (state,) = ask(remote_learner, lambda learner: learner.get_state())
+    own = learner_of(local).get_state()
+    assert np.array_equal(state["replay_buffer"]["rows"], own["replay_buffer"]["rows"])
+    for member in MEMBERS:
+        for name, value in state["rl_module"][member].items():
+            assert np.array_equal(value, own["rl_module"][member][name]), name
+    local.train()
+    path = local.save_to_path(str(tmp_path / "of_local"))
+    remote_learner.restore_from_path(path)
+    (rows,) = ask(remote_learner, lambda learner: learner.replay_buffer.get_state()["rows"])
+    assert np.array_equal(rows, learner_of(local).replay_buffer.get_state()["rows"])
+    (attached,) = ask(
+        remote_learner, lambda learner: all(stack.is_attached() for stack in learner.stacks)
+    )
+    assert attached
+    assert remote_learner.train()["num_env_steps_sampled_lifetime"] == 500
+
+
+def fail_to_share(learner) -> None:
+    def share_knowledge(teacher):
+        raise RuntimeError("no knowledge today")
+
+    learner.share_knowledge = share_knowledge
+
+
+def test_remote_learner_that_fails_in_a_phase_stops_the_run(build):
+    algo = build(small_config(envs.DriftEnv).learners(num_learners=1))
+    ask(algo, fail_to_share)
+    algo.train()  # the phase at step 100 comes before any candidate has an episode behind it
+    with pytest.raises(RuntimeError, match="no knowledge today"):
+        algo.train()
+
+
+def test_remote_learner_that_is_killed_stops_the_run(build):
+    algo = build(small_config(envs.DriftEnv).learners(num_learners=1))
+    algo.train()
+    ray.kill(algo.learner_group._worker_manager.actors()[0])
+    with pytest.raises(ray.exceptions.RayActorError):
+        algo.train()
+
+
+def test_broken_remote_environment_stops_the_run(build):
+    config = small_config(
+        envs.CountingEnv, env_config={"broken": "reward", "broken_at": 83}
+    ).env_runners(num_env_runners=1)
+    algo = build(config)
+    with pytest.raises(ValueError, match=r"non-finite reward.*policy_\d was acting"):
+        algo.train()
+    assert np.isfinite(rows_of(algo)["rewards"]).all()
+
+
+def test_unsupported_remote_environment_is_named(ray_cluster):
+    config = small_config("CartPole-v1").env_runners(num_env_runners=1)
+    with pytest.raises(ValueError, match="discrete actions need another algorithm"):
+        config.build_algo()

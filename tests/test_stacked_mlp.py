@@ -1,0 +1,299 @@
+"""The stacked perceptrons and their hand-written backward pass against PyTorch's own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rllib_cikd import stacked_mlp
+from rllib_cikd.sac_module import mlp
+from rllib_cikd.stacked_mlp import StackedMLP
+
+N, B, IN, OUT = 3, 7, 5, 2
+ACTIVATIONS = ("relu", "tanh", "elu")
+HIDDENS = ([], [6], [8, 6])
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(params=["batched", "split"])
+def products(request, monkeypatch) -> list[int]:
+    """Both ways to multiply; the list grows with every single product that "split" takes."""
+    counter: list[int] = []
+    if request.param == "split":
+        single = torch.mm
+
+        def counting(*args, **kwargs) -> Tensor:
+            counter.append(1)
+            return single(*args, **kwargs)
+
+        monkeypatch.setattr(stacked_mlp, "_LARGE_PRODUCT", 0)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # does not divide N
+        monkeypatch.setattr(torch, "mm", counting)
+    else:
+        monkeypatch.setattr(stacked_mlp, "_LARGE_PRODUCT", 2**62)
+    yield counter
+    assert bool(counter) == (request.param == "split")  # it took the way it names
+
+
+def _networks(n: int = N, hiddens: list[int] | None = None, activation: str = "relu"):
+    return [mlp(IN, [8, 6] if hiddens is None else hiddens, OUT, activation) for _ in range(n)]
+
+
+def _twins(
+    n: int = N, hiddens: list[int] | None = None, activation: str = "relu"
+) -> tuple[list[nn.Sequential], StackedMLP]:
+    """Ordinary networks, and a stack that holds copies of them."""
+    networks = _networks(n, hiddens, activation)
+    return networks, StackedMLP.adopt(copy.deepcopy(networks), activation, trainable=True)
+
+
+def _separately(networks: list[nn.Sequential], x: Tensor) -> Tensor:
+    return torch.stack([network(x[i]) for i, network in enumerate(networks)])
+
+
+# ---------------------------------------------------------------- values and gradients
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("hiddens", HIDDENS, ids=str)
+@pytest.mark.usefixtures("products")
+def test_equals_separate_networks_with_their_gradients(activation, hiddens):
+    """Values, and gradients of all weights and inputs, against `nn.Sequential` and autograd."""
+    networks, stack = _twins(N, hiddens, activation)
+    x = torch.randn(N, B, IN, requires_grad=True)
+    x_alone = x.detach().clone().requires_grad_()
+    weight = torch.randn(N, B, OUT)
+
+    output, expected = stack(x), _separately(networks, x_alone)
+    torch.testing.assert_close(output, expected, rtol=1e-12, atol=1e-12)
+    (output * weight).sum().backward()
+    (expected * weight).sum().backward()
+    torch.testing.assert_close(x.grad, x_alone.grad, rtol=1e-12, atol=1e-12)
+    assert len(stack.parameters) == len(list(networks[0].parameters())) == 2 * len(hiddens) + 2
+    for i, network in enumerate(networks):
+        for stacked, alone in zip(stack.parameters, network.parameters(), strict=True):
+            gradient = stacked.grad[i].view_as(alone)
+            torch.testing.assert_close(gradient, alone.grad, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("hiddens", HIDDENS, ids=str)
+@pytest.mark.usefixtures("products")
+def test_gradcheck(activation, hiddens):
+    """Finite differences."""
+    _, stack = _twins(N, hiddens, activation)
+    x = torch.randn(N, 3, IN, requires_grad=True)
+
+    def forward(x: Tensor, *parameters: Tensor) -> Tensor:
+        return StackedMLP(parameters[::2], parameters[1::2], activation)(x)
+
+    assert torch.autograd.gradcheck(forward, (x, *stack.parameters))
+
+
+def test_one_network_in_the_stack():
+    networks, stack = _twins(1)
+    x = torch.randn(1, B, IN)
+    torch.testing.assert_close(stack(x), _separately(networks, x))
+    assert len(stack) == 1
+
+
+def test_float32_equals_separate_networks_to_rounding():
+    torch.set_default_dtype(torch.float32)
+    networks, stack = _twins(N, [64, 64])
+    x = torch.randn(N, 32, IN)
+    torch.testing.assert_close(stack(x), _separately(networks, x), rtol=1e-5, atol=1e-6)
+
+
+def test_an_expanded_input_is_shared_by_all_networks():
+    """`obs.expand(n, -1, -1)` has no memory of its own; the gradients of its rows add up."""
+    networks, stack = _twins()
+    x = torch.randn(1, B, IN, requires_grad=True)
+    x_alone = x.detach().clone().requires_grad_()
+    stack(x.expand(N, -1, -1)).sum().backward()
+    _separately(networks, x_alone.expand(N, -1, -1)).sum().backward()
+    torch.testing.assert_close(x.grad, x_alone.grad)
+
+
+@pytest.mark.parametrize("hiddens", HIDDENS, ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_backward_leaves_what_it_was_given(activation, hiddens):
+    """Its activations' gradients are computed in place: neither saved tensors nor its input may
+    change, so a second backward pass gives the same gradients."""
+    _, stack = _twins(N, hiddens, activation)
+    x = torch.randn(N, B, IN, requires_grad=True)
+    output, grad_output = stack(x), torch.randn(N, B, OUT)
+    given = grad_output.clone(), output.detach().clone(), x.detach().clone()
+    inputs = [x, *stack.parameters]
+    first = torch.autograd.grad(output, inputs, grad_output, retain_graph=True)
+    second = torch.autograd.grad(output, inputs, grad_output)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(given, (grad_output, output, x), strict=True))
+
+
+def test_two_passes_before_one_backward_add_up():
+    networks, stack = _twins()
+    x, y = torch.randn(2, N, B, IN)
+    (stack(x) + 2 * stack(y)).sum().backward()
+    (_separately(networks, x) + 2 * _separately(networks, y)).sum().backward()
+    alone = torch.stack([network[0].weight.grad for network in networks])
+    torch.testing.assert_close(stack.weights[0].grad, alone)
+
+
+@pytest.mark.parametrize("shapes", [((N, B, IN), (N, IN, OUT)), ((1, B, IN), (1, IN, OUT))])
+def test_a_split_product_equals_bmm(shapes, monkeypatch):
+    """Also with transposed operands, as the forward and backward passes have them."""
+    monkeypatch.setattr(stacked_mlp, "_LARGE_PRODUCT", 0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    a, b = torch.randn(*shapes[0]), torch.randn(*shapes[1])
+    transposed_a = a.transpose(1, 2).contiguous().transpose(1, 2)
+    transposed_b = b.transpose(1, 2).contiguous().transpose(1, 2)
+    for left in (a, transposed_a):
+        for right in (b, transposed_b):
+            torch.testing.assert_close(stacked_mlp._bmm(left, right), torch.bmm(a, b))
+
+
+# ---------------------------------------------------------------- where gradients go
+
+
+@pytest.mark.usefixtures("products")
+def test_frozen_networks_pass_the_gradient_on_and_take_none():
+    networks, stack = _twins()
+    x = torch.randn(N, B, IN, requires_grad=True)
+    x_alone = x.detach().clone().requires_grad_()
+    stack.frozen()(x).sum().backward()
+    _separately(networks, x_alone).sum().backward()
+    torch.testing.assert_close(x.grad, x_alone.grad, rtol=1e-12, atol=1e-12)
+    assert all(p.grad is None for p in stack.parameters)
+
+
+def test_frozen_networks_follow_the_stack():
+    _, stack = _twins()
+    frozen, x = stack.frozen(), torch.randn(N, B, IN)
+    with torch.no_grad():
+        for p in stack.parameters:
+            p.mul_(1.5)
+    assert torch.equal(frozen(x), stack(x))
+    assert not frozen(x).requires_grad
+
+
+def test_a_network_s_input_moves_no_other_network():
+    _, stack = _twins()
+    stack(torch.randn(N, B, IN))[1].sum().backward()
+    for p in stack.parameters:
+        assert p.grad[1].any()
+        assert not p.grad[0].any()
+        assert not p.grad[2].any()
+
+
+# ---------------------------------------------------------------- adopt, select, assign
+
+
+def test_adopted_networks_are_views_of_the_stack():
+    networks = _networks()
+    originals, x = copy.deepcopy(networks), torch.randn(N, B, IN)
+    stack = StackedMLP.adopt(networks, "relu", trainable=True)
+    assert stack.holds(networks)
+    torch.testing.assert_close(_separately(networks, x), _separately(originals, x))
+    with torch.no_grad():
+        for p in stack.parameters:
+            p.add_(0.1)
+    assert torch.equal(networks[1][0].weight, stack.weights[0][1])
+    assert torch.equal(networks[2][-1].bias, stack.biases[-1][2, 0])
+    torch.testing.assert_close(_separately(networks, x), stack(x))
+    assert all(p.requires_grad for p in stack.parameters)
+    assert not any(p.requires_grad for network in networks for p in network.parameters())
+
+
+def test_untrainable_stack_requires_no_gradient():
+    stack = StackedMLP.adopt(_networks(), "relu", trainable=False)
+    assert not any(p.requires_grad for p in stack.parameters)
+
+
+def test_loading_a_state_reaches_the_stack():
+    """`load_state_dict` copies in place: the views survive it."""
+    networks, others = _networks(), _networks()
+    stack, x = StackedMLP.adopt(networks, "relu", trainable=True), torch.randn(N, B, IN)
+    for network, other in zip(networks, others, strict=True):
+        network.load_state_dict(other.state_dict())
+    assert stack.holds(networks)
+    torch.testing.assert_close(stack(x), _separately(others, x))
+
+
+def _new_weight(network: nn.Sequential) -> None:
+    network[0].weight = nn.Parameter(network[0].weight.detach().clone())
+
+
+def _new_bias_memory(network: nn.Sequential) -> None:
+    network[-1].bias.data = network[-1].bias.data.clone()
+
+
+def _other_dtype(network: nn.Sequential) -> None:
+    network.float()
+
+
+@pytest.mark.parametrize("detach", [_new_weight, _new_bias_memory, _other_dtype])
+@pytest.mark.parametrize("place", [0, N - 1])
+def test_holds_notices_a_detached_network(detach: Callable, place: int):
+    networks = _networks()
+    stack = StackedMLP.adopt(networks, "relu", trainable=True)
+    detach(networks[place])
+    assert not stack.holds(networks)
+
+
+def test_holds_notices_the_wrong_order():
+    networks = _networks()
+    stack = StackedMLP.adopt(networks, "relu", trainable=True)
+    assert not stack.holds(networks[::-1])
+
+
+def test_selected_networks_are_independent_copies():
+    networks, stack = _twins()
+    selected, x = stack.select([2, 0], trainable=True), torch.randn(2, B, IN)
+    expected = torch.stack([networks[2](x[0]), networks[0](x[1])])
+    torch.testing.assert_close(selected(x), expected)
+    assert all(p.requires_grad and p.is_leaf for p in selected.parameters)
+    assert not any(p.requires_grad for p in stack.select([1]).parameters)
+    before = [p.detach().clone() for p in stack.parameters]
+    selected(x).sum().backward()
+    with torch.no_grad():
+        for p in selected.parameters:
+            p.zero_()
+    assert all(torch.equal(p, b) for p, b in zip(stack.parameters, before, strict=True))
+    assert all(p.grad is None for p in stack.parameters)
+
+
+def test_assign_overwrites_only_the_named_networks_in_place():
+    networks, source = _networks(4), _networks(2)
+    stack = StackedMLP.adopt(networks, "relu", trainable=True)
+    originals = copy.deepcopy(networks)
+    addresses = [p.data_ptr() for p in stack.parameters]
+    stack.assign([3, 1], StackedMLP.adopt(source, "relu", trainable=False))
+    assert addresses == [p.data_ptr() for p in stack.parameters]
+    assert stack.holds(networks)
+    for network, expected in zip(
+        networks, (originals[0], source[1], originals[2], source[0]), strict=True
+    ):
+        for p, q in zip(network.parameters(), expected.parameters(), strict=True):
+            assert torch.equal(p, q)
+
+
+def test_assign_from_one_network_serves_all():
+    _, stack = _twins()
+    source, x = _networks(1)[0], torch.randn(1, B, IN)
+    one = StackedMLP.adopt([copy.deepcopy(source)], "relu", trainable=False)
+    stack.assign([0, 2], one)
+    output = stack(x.expand(N, -1, -1))
+    torch.testing.assert_close(output[0], source(x[0]))
+    torch.testing.assert_close(output[2], source(x[0]))
+    assert not torch.allclose(output[1], source(x[0]))
