@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Collection
@@ -26,6 +27,7 @@ from ray.rllib.utils.metrics import (
 
 from rllib_cikd.cikd_config import CIKDConfig
 from rllib_cikd.env_runner import CIKDEnvRunner
+from rllib_cikd.environment import create_env
 from rllib_cikd.evaluation import no_evaluation_yet, summarize
 from rllib_cikd.policy_selection import policy_id, selection_probabilities
 from rllib_cikd.teacher_election import ReturnWindows, elect_teacher
@@ -148,7 +150,9 @@ class CIKD(SAC):
 
     def _phases_due(self, steps_before: int) -> int:
         """How often the step counter crossed a multiple of I; 0 before learning has started."""
-        if self.config.knowledge_sharing == "none" or self._num_updates == 0:
+        if self.config.knowledge_sharing == "none":
+            return 0
+        if self._transitions_stored <= self.config.learning_starts_at:
             return 0
         if self.config.ensemble_size == 1 and self.config.knowledge_sharing != "extra_updates":
             return 0
@@ -244,21 +248,25 @@ class CIKD(SAC):
             inference_only=True,
             timeout_seconds=None,
         )
+        local = group.local_env_runner
         remote = group.healthy_worker_ids() if self.eval_env_runner_group else []
+        remote = remote[:num_episodes]
         if not remote:
-            return group.local_env_runner.evaluate_members(num_episodes, seeds)
-        shares = group.foreach_env_runner(
-            [_evaluation_share(num_episodes, seeds, (i, len(remote))) for i in range(len(remote))],
+            return local.evaluate_members(num_episodes, seeds)
+        n = len(remote)
+        answers = group.foreach_env_runner(
+            [_evaluation_share(num_episodes, seeds, (i, n)) for i in range(n)],
             remote_worker_ids=remote,
             local_env_runner=False,
         )
-        if len(shares) != len(remote):
-            raise RuntimeError(
-                f"{len(remote) - len(shares)} of {len(remote)} evaluation env runners failed; "
-                "their error is in the log above."
-            )
-        returns, lengths = zip(*shares, strict=True)
-        return np.concatenate(returns, axis=1), np.concatenate(lengths, axis=1)
+        shares = dict(answers)
+        returns = np.zeros((self.config.ensemble_size, num_episodes))
+        lengths = np.zeros_like(returns, dtype=np.int64)
+        for i in range(n):
+            if i not in shares:  # its env runner failed: RLlib restarts it, we play its share
+                shares[i] = local.evaluate_members(num_episodes, seeds, (i, n))
+            returns[:, i::n], lengths[:, i::n] = shares[i]
+        return returns, lengths
 
     def _mean_evaluation_returns(self) -> list[float]:
         return [float(member["returns"].mean()) for member in self.evaluate_members().values()]
@@ -279,7 +287,6 @@ class CIKD(SAC):
         elected = elect_teacher(self._returns.means())
         results = summarize(returns, lengths, elected, self._env_steps)
         self._last_evaluation_best = results["ensemble"]["best_policy"]
-        self._last_evaluation = results
         self._call_back("on_evaluate_end", evaluation_metrics=results)
         return results
 
@@ -299,7 +306,9 @@ class CIKD(SAC):
         results = super().step()
         results["timesteps_total"] = self._env_steps  # Tune's and TensorBoard's time axis
         if self.config.evaluation_interval:
-            results.setdefault("evaluation", self._last_evaluation)
+            if "evaluation" in results:
+                self._last_evaluation = copy.deepcopy(results["evaluation"])
+            results.setdefault("evaluation", copy.deepcopy(self._last_evaluation))
         return results
 
     def _log_ensemble(self) -> None:
@@ -314,6 +323,7 @@ class CIKD(SAC):
                 "teacher": math.nan if self._teacher is None else self._teacher,
                 "num_distillations_lifetime": self._num_distillations,
                 "num_skipped_phases_lifetime": self._num_skipped_phases,
+                "num_updates_lifetime": self._num_updates,
             },
             key="ensemble",
             reduce="item",
@@ -340,6 +350,9 @@ class CIKD(SAC):
 
     @override(SAC)
     def setup(self, config: CIKDConfig) -> None:
+        if config.num_env_runners > 0:
+            # Names an environment that cannot be used before remote runners die of it.
+            create_env(config).close()
         super().setup(config)
         size = self.config.ensemble_size
         self._returns = ReturnWindows(size, self.config.return_window)
@@ -427,5 +440,6 @@ def _by_member(values: Any) -> dict[str, Any]:
 
 def _evaluation_share(
     num_episodes: int, seeds: list[int], share: tuple[int, int]
-) -> Callable[[CIKDEnvRunner], tuple[np.ndarray, np.ndarray]]:
-    return lambda runner: runner.evaluate_members(num_episodes, seeds, share)
+) -> Callable[[CIKDEnvRunner], tuple[int, tuple[np.ndarray, np.ndarray]]]:
+    """Which share was played, and its returns and lengths."""
+    return lambda runner: (share[0], runner.evaluate_members(num_episodes, seeds, share))

@@ -102,6 +102,8 @@ class CIKDEnvRunner(MultiAgentEnvRunner):
         """
         first, step = share
         seeds = evaluation_seeds(seed, num_episodes)[first::step]
+        if not seeds:
+            return np.zeros((len(self._members), 0)), np.zeros((len(self._members), 0), np.int64)
         if len(self._evaluation_envs) == 0 or len(self._evaluation_envs[0]) < len(seeds):
             self._close_evaluation_envs()
             self._evaluation_envs = [

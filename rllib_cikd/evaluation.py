@@ -34,6 +34,9 @@ def play_episodes(
 
     Returns:
         Undiscounted returns and lengths, each `[K, E]`.
+
+    Raises:
+        ValueError: If an observation or reward is not finite.
     """
     returns = np.zeros((len(envs), len(seeds)))
     lengths = np.zeros((len(envs), len(seeds)), dtype=np.int64)
@@ -51,6 +54,13 @@ def play_episodes(
             still_running = []
             for e, action in zip(episodes, actions, strict=True):
                 observation, reward, terminated, truncated, _ = envs[k][e].step(action)
+                for quantity, value in (("reward", reward), ("observation", observation)):
+                    if not np.isfinite(np.asarray(value)).all():
+                        raise ValueError(
+                            f"The environment returned a non-finite {quantity} ({value}) at step "
+                            f"{lengths[k, e] + 1} of an evaluation episode of {policy_id(k)}: "
+                            "check the environment for a diverging simulation."
+                        )
                 observations[k][e] = observation
                 returns[k, e] += float(reward)
                 lengths[k, e] += 1
@@ -98,11 +108,20 @@ def summarize(
     }
 
 
+#: What RLlib adds to the results of an evaluation.
+_HEALTH_KEYS = (
+    "num_healthy_workers",
+    "actor_manager_num_outstanding_async_reqs",
+    "num_remote_worker_restarts",
+    "num_env_runners_dropped_lifetime",
+)
+
+
 def no_evaluation_yet(ensemble_size: int) -> dict[str, Any]:
-    """`summarize`'s shape, filled with NaN: what results hold before the first evaluation."""
+    """A result's `evaluation` part, filled with NaN: what it holds before the first one."""
     nothing = np.full((ensemble_size, 1), np.nan)
     summary = summarize(nothing, np.zeros_like(nothing), elected=None, env_steps=0)
-    return {section: _all_nan(values) for section, values in summary.items()}
+    return _all_nan(summary | dict.fromkeys(_HEALTH_KEYS))
 
 
 def _all_nan(values: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
@@ -113,8 +114,13 @@ class CIKDTorchLearner(TorchLearner):
         self.after_gradient_based_update(timesteps=timesteps)
         batch_size = self.config.train_batch_size_per_learner
         if num_updates > 0:
-            statistics = self._sac_updates(num_updates, batch_size)
-            self._log_statistics(statistics)
+            statistics = self._sac_updates(num_updates, batch_size).tolist()
+            self._check_finite(statistics)
+        else:  # so that every result has the same keys
+            statistics = [[math.nan] * self.config.ensemble_size] * len(SACUpdate.STATISTICS)
+        for name, values in zip(SACUpdate.STATISTICS, statistics, strict=True):
+            for k, value in enumerate(values):
+                self.metrics.log_value((policy_id(k), name), value, window=1)
         self.metrics.log_value(
             (ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME),
             num_updates * batch_size,
@@ -153,16 +159,15 @@ class CIKDTorchLearner(TorchLearner):
                     total[:, members] += statistics
         return total / num_updates
 
-    def _log_statistics(self, statistics: Tensor) -> None:
-        for name, values in zip(SACUpdate.STATISTICS, statistics.tolist(), strict=True):
+    def _check_finite(self, statistics: list[list[float]]) -> None:
+        for name, values in zip(SACUpdate.STATISTICS, statistics, strict=True):
             for k, value in enumerate(values):
-                if not np.isfinite(value):
+                if not math.isfinite(value):
                     raise RuntimeError(
                         f"{name} of {policy_id(k)} became {value} after "
                         f"{self.replay_buffer.num_added} transitions. Training stops here, the "
                         "last checkpoint is sound: lower the learning rates, or set `grad_clip`."
                     )
-                self.metrics.log_value((policy_id(k), name), value, window=1)
 
     def share_knowledge(self, teacher: int) -> dict[str, dict[int, float]]:
         """One phase of `config.knowledge_sharing`, with this member as the teacher.

@@ -94,6 +94,7 @@ def temperature_loss(log_alpha: Tensor, log_probs: Tensor, target_entropy: float
         log_probs: `[K, B]`, held fixed.
         target_entropy: H, -dim(A) by default.
     """
+    _check_shape("log_probs", log_probs, (log_alpha.shape[0], log_probs.shape[-1]))
     _check_shape("log_alpha", log_alpha, (log_probs.shape[0], 1))
     return -(log_alpha * (log_probs.detach() + target_entropy)).mean(-1)
 

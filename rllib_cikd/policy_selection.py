@@ -48,10 +48,9 @@ def selection_probabilities(rule: str, returns: Sequence[float], env_steps: int 
     if rule == "uniform" or not known.any():
         return uniform
     if rule == "softmax":
-        spread = r[known].std()
         scores = np.zeros(len(r))
-        if spread > 0.0:
-            scores[known] = (r[known] - r[known].mean()) / spread
+        if np.ptp(r[known]) > 0.0:
+            scores[known] = (r[known] - r[known].mean()) / r[known].std()
         weights = np.exp(scores - scores.max())
         return weights / weights.sum()
     fraction = min(1.0, env_steps / EPSILON_STEPS)

@@ -51,7 +51,7 @@ class ReplayBuffer:
         width = 2 * obs_dim + action_dim + 2
         self._rows = torch.zeros(capacity, width, device=device)
         self._successor = torch.full((capacity,), -1, device=device) if n_step > 1 else None
-        self._last_row_of_episode: dict[int, int] = {}
+        self._last_of_episode: dict[int, int] = {}
         self.num_added = 0  # over the buffer's whole life
 
     def __len__(self) -> int:
@@ -88,23 +88,24 @@ class ReplayBuffer:
         rows = np.concatenate(
             [obs, actions, rewards[:, None], terminated[:, None], next_obs], axis=1
         ).astype(np.float32)
-        positions = torch.arange(self.num_added, self.num_added + count) % self.capacity
-        positions = positions.to(self._rows.device)
+        order = range(self.num_added, self.num_added + count)
+        positions = torch.arange(order.start, order.stop, device=self._rows.device) % self.capacity
         self._rows[positions] = torch.from_numpy(rows).to(self._rows.device)
         self.num_added += count
         if self._successor is not None:
             done = np.logical_or(terminated, truncated)
-            self._link(positions.tolist(), episodes.tolist(), done.tolist())
+            self._successor[positions] = -1
+            self._link(order, episodes.tolist(), done.tolist())
 
-    def _link(self, positions: list[int], episodes: list[int], done: list[bool]) -> None:
+    def _link(self, order: range, episodes: list[int], done: list[bool]) -> None:
+        """Tells each row its successor; `order` counts transitions over the buffer's life."""
         assert self._successor is not None
-        self._successor[positions] = -1
-        for position, episode, is_last in zip(positions, episodes, done, strict=True):
-            previous = self._last_row_of_episode.pop(episode, None)
-            if previous is not None:
-                self._successor[previous] = position
+        for number, episode, is_last in zip(order, episodes, done, strict=True):
+            previous = self._last_of_episode.pop(episode, None)
+            if previous is not None and previous >= self.num_added - self.capacity:
+                self._successor[previous % self.capacity] = number % self.capacity
             if not is_last:
-                self._last_row_of_episode[episode] = position
+                self._last_of_episode[episode] = number
 
     def gather(self, indices: Tensor, gamma: float) -> Batch:
         """The transitions in these rows (any shape of int64 indices below `len(self)`)."""
@@ -157,7 +158,7 @@ class ReplayBuffer:
             )
         self._rows[: len(rows)] = rows.to(self._rows.device)
         self.num_added = int(state["num_added"])
-        self._last_row_of_episode.clear()
+        self._last_of_episode.clear()
         if self._successor is not None:
             self._successor.fill_(-1)
             if "successor" in state:

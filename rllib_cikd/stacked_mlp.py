@@ -168,7 +168,17 @@ class StackedMLP:
 
     @torch.no_grad()
     def assign(self, networks: Sequence[int], source: StackedMLP) -> None:
-        """Overwrites some of the networks, in place; a source of one network serves them all."""
+        """Overwrites some of the networks, in place; a source of one network serves them all.
+
+        Raises:
+            ValueError: If the source's networks have another shape.
+        """
+        if [p.shape[1:] for p in self.parameters] != [p.shape[1:] for p in source.parameters]:
+            raise ValueError(
+                "Networks of different shapes cannot be copied: "
+                f"{[list(w.shape[1:]) for w in source.weights]} into "
+                f"{[list(w.shape[1:]) for w in self.weights]}."
+            )
         for own, other in zip(self.parameters, source.parameters, strict=True):
             for i, network in enumerate(networks):
                 own[network].copy_(other[i if len(other) > 1 else 0])

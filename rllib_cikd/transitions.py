@@ -55,7 +55,7 @@ class EpisodeReader:
             The N transitions, arguments of `ReplayBuffer.add`; and the finished episodes.
 
         Raises:
-            ValueError: If an observation or reward is not finite.
+            ValueError: If an observation, action or reward is not finite.
         """
         parts: list[dict[str, np.ndarray]] = []
         finished = []
@@ -66,10 +66,20 @@ class EpisodeReader:
                 continue
             episode = self._account(chunk, length)
             observations = np.asarray(agent.get_observations(), dtype=np.float32)
-            rewards = np.asarray(agent.get_rewards(), dtype=np.float64)
-            member = member_of(chunk)
-            _check_finite("observation", observations, member, env_step)
-            _check_finite("reward", rewards, member, env_step)
+            actions = np.asarray(agent.get_actions(), dtype=np.float32)
+            returned = np.asarray(agent.get_rewards(), dtype=np.float64)
+            with np.errstate(over="ignore"):  # too large for float32 is not finite
+                rewards = returned.astype(np.float32)
+            # What went wrong first: a bad observation makes a bad action, and the other way round.
+            bad = _first_bad(observation=observations, action=actions, reward=rewards)
+            if bad is not None:
+                step, quantity = bad
+                raise ValueError(
+                    f"There was a non-finite {quantity} near environment step {env_step + step}, "
+                    f"while {policy_id(member_of(chunk))} was acting. Nothing of it was stored "
+                    "and training stops here: check the environment for a diverging simulation, "
+                    "and the learning rates."
+                )
             terminated = np.zeros(length, dtype=bool)
             truncated = np.zeros(length, dtype=bool)
             terminated[-1] = agent.is_terminated
@@ -77,8 +87,8 @@ class EpisodeReader:
             parts.append(
                 {
                     "obs": observations[:-1],
-                    "actions": np.asarray(agent.get_actions(), dtype=np.float32),
-                    "rewards": rewards.astype(np.float32),
+                    "actions": actions,
+                    "rewards": rewards,
                     "next_obs": observations[1:],
                     "terminated": terminated,
                     "truncated": truncated,
@@ -87,11 +97,11 @@ class EpisodeReader:
             )
             env_step += length
             episode.next_step += length
-            episode.return_so_far += float(rewards.sum())
+            episode.return_so_far += float(returned.sum())
             if agent.is_done:
                 if episode.complete:
                     finished.append(
-                        FinishedEpisode(member, episode.return_so_far, episode.next_step)
+                        FinishedEpisode(member_of(chunk), episode.return_so_far, episode.next_step)
                     )
                 del self._ongoing[chunk.id_]
         if not parts:
@@ -113,11 +123,11 @@ class EpisodeReader:
         self._ongoing.clear()
 
 
-def _check_finite(quantity: str, values: np.ndarray, member: int, env_step: int) -> None:
-    if not np.isfinite(values).all():
-        row = int(np.argwhere(~np.isfinite(values))[0][0])
-        raise ValueError(
-            f"The environment returned a non-finite {quantity} ({values[row]}) near environment "
-            f"step {env_step + row}, while {policy_id(member)} was acting. It was not stored and "
-            "training stops here: check the environment for a diverging simulation."
-        )
+def _first_bad(**quantities: np.ndarray) -> tuple[int, str] | None:
+    """The first step that holds something not finite, and what; None if there is none."""
+    bad = [
+        (int(np.argwhere(~np.isfinite(values))[0][0]), name)
+        for name, values in quantities.items()
+        if not np.isfinite(values).all()
+    ]
+    return min(bad, key=lambda step_and_name: step_and_name[0], default=None)

@@ -68,7 +68,6 @@ def start(*args, cwd):
     """Starts `rllib ARGS`."""
     # As in a fresh terminal, without what other tests set.
     env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "OMP_", "TUNE_"))}
-    env["OMP_WAIT_POLICY"] = "PASSIVE"
     env["PYTHONPATH"] = os.pathsep.join([path for path in sys.path if path])
     return subprocess.Popen(
         [sys.executable, "-m", "rllib_cikd.cli", *map(str, args)],

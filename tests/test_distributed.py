@@ -66,7 +66,7 @@ def test_remote_env_runners(build, num_env_runners, num_envs, fragment):
     assert assert_each_transition_once_and_in_order(rows) == num_env_runners * num_envs
     finished = sum(results[-1]["ensemble"]["episodes_lifetime"].values())
     assert finished == results[-1]["env_runners"]["num_episodes_lifetime"]
-    assert results[-1]["ensemble"]["num_distillations_lifetime"] == 3
+    assert results[-1]["ensemble"]["num_distillations_lifetime"] == steps // 100
     # After each iteration, the remote members equal the learner's.
     own = learner_of(algo).module.get_state(inference_only=True)
     for state in algo.env_runner_group.foreach_env_runner(
@@ -207,9 +207,8 @@ def fail_to_share(learner) -> None:
 def test_remote_learner_that_fails_in_a_phase_stops_the_run(build):
     algo = build(small_config(envs.DriftEnv).learners(num_learners=1))
     ask(algo, fail_to_share)
-    algo.train()  # the phase at step 100 comes before any candidate has an episode behind it
     with pytest.raises(RuntimeError, match="no knowledge today"):
-        algo.train()
+        [algo.train() for _ in range(3)]  # the first phase with a candidate is among these
 
 
 def test_remote_learner_that_is_killed_stops_the_run(build):
