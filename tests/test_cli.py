@@ -23,6 +23,7 @@ from rllib_cikd.train_command import _root_cause
 SETTINGS = """\
     ensemble_size: 2
     random_steps: 200
+    train_batch_size_per_learner: 32
     distillation_interval: 400
     distillation_updates: 3
     min_sample_timesteps_per_iteration: 200
@@ -177,7 +178,7 @@ def test_evaluate_twice_gives_the_same_numbers(runs):
 def test_a_killed_run_goes_on_with_resume(tmp_path):
     (tmp_path / "long.yaml").write_text(
         "long:\n  run: CIKD\n  env: Pendulum-v1\n"
-        f"  stop: {{timesteps_total: 3000}}\n  config:\n{SETTINGS}"
+        f"  stop: {{timesteps_total: 2000}}\n  config:\n{SETTINGS}"
     )
     command = ["train", "file", "long.yaml", "--storage-path", "results"]
     killed = start(*command, "--checkpoint-freq", "1", cwd=tmp_path)
@@ -192,7 +193,7 @@ def test_a_killed_run_goes_on_with_resume(tmp_path):
     exit_code, stdout, stderr = finish(start(*command, "--resume", cwd=tmp_path))
     assert exit_code == 0, stderr
     assert f"resuming {tmp_path}/results/long" in stdout
-    assert "3,000/3,000 steps (100%)" in stdout
+    assert "2,000/2,000 steps (100%)" in stdout
     (results,) = tmp_path.glob("results/long/CIKD_*/result.json")
     rows = [json.loads(line) for line in results.read_text().splitlines()]
     restarts = [row for row in rows if row["iterations_since_restore"] == 1]
@@ -201,7 +202,7 @@ def test_a_killed_run_goes_on_with_resume(tmp_path):
     resumed = rows[rows.index(restarts[1]) :]
     steps = [row["num_env_steps_sampled_lifetime"] for row in resumed]
     assert steps == [200 * row["training_iteration"] for row in resumed]
-    assert steps[-1] == 3000
+    assert steps[-1] == 2000
 
 
 # --- Errors in what was asked for ----------------------------------------------------------------
