@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,8 @@ def _load(path: Path, num_episodes: int, seed: int | None) -> Algorithm:
     try:
         # Not `from_checkpoint(path, config=...)`: it has no effect on SAC and what derives from it.
         algorithm = ctor["class"](config)
+        with suppress(OSError):
+            Path(algorithm.logdir).rmdir()  # an empty folder in ~/ray_results
         algorithm.restore_from_path(str(path))
         return algorithm
     except Exception as error:

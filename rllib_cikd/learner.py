@@ -77,7 +77,8 @@ class CIKDTorchLearner(TorchLearner):
         if self.config.knowledge_sharing == "hard_copy" and len({_shapes(m) for m in modules}) > 1:
             raise ValueError(
                 "knowledge_sharing='hard_copy' copies networks, but the members' networks differ "
-                "in shape. Give all members the same `fcnet_hiddens`, or use 'distillation'."
+                "in shape or activation. Give all members the same `model_config`, or use "
+                "'distillation'."
             )
         for i, update in enumerate(self.updates):
             suffix = "" if len(self.updates) == 1 else f"_{i}"
@@ -292,5 +293,5 @@ def _sac_settings(config: Any, action_dim: int) -> SACSettings:
     )
 
 
-def _shapes(module: torch.nn.Module) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(p.shape) for p in module.parameters())
+def _shapes(module: Any) -> tuple[Any, ...]:
+    return (module.activation, *(tuple(p.shape) for p in module.parameters()))

@@ -307,6 +307,7 @@ def test_evaluation_needs_nothing_of_what_trained(build, tmp_path):
     algorithm = _load(find_checkpoint(path), num_episodes=1, seed=None)
     assert algorithm.env_runner_group.num_remote_env_runners() == 0
     assert algorithm.eval_env_runner_group.num_remote_env_runners() == 0
+    assert not os.path.exists(algorithm.logdir)  # RLlib makes one for each algorithm
     algorithm.stop()
 
 

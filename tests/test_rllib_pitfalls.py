@@ -9,7 +9,6 @@ from unittest.mock import Mock
 import envs
 import numpy as np
 import pytest
-import ray
 import torch
 from helpers import learner_of, rows_of, same, small_config, weights_of
 from ray.tune.logger.csv import CSVLoggerCallback
@@ -239,7 +238,7 @@ def test_8_mapping_function_neither_draws_nor_counts():
     assert [acting_member(AGENT_ID, episode) for _ in range(5)] == ["policy_2"] * 5
 
 
-def members_drawn(runner, num_episodes: int) -> list[int]:
+def members_drawn(runner, num_episodes: int = 40) -> list[int]:
     members: dict[str, int] = {}
     while len(members) < num_episodes:
         for chunk in runner.sample(random_actions=True):
@@ -248,16 +247,14 @@ def members_drawn(runner, num_episodes: int) -> list[int]:
 
 
 def test_8_env_runners_draw_different_members_whatever_the_cuts(build):
-    sequences = {}
-    for fragment in (3, 20):
-        config = small_config(envs.CountingEnv, fragment=fragment).env_runners(num_env_runners=2)
-        algo = build(config)
-        sequences[fragment] = algo.env_runner_group.foreach_env_runner(
-            lambda runner: members_drawn(runner, 40), local_env_runner=False
-        )
-        algo.stop()
-    assert sequences[3] == sequences[20]
-    assert sequences[3][0] != sequences[3][1]
+    def config(fragment: int) -> CIKDConfig:
+        return small_config(envs.CountingEnv, fragment=fragment)
+
+    algo = build(config(3).env_runners(num_env_runners=2))
+    first, second = algo.env_runner_group.foreach_env_runner(members_drawn, local_env_runner=False)
+    assert first != second
+    alone = build(config(3)).env_runner, build(config(20)).env_runner
+    assert members_drawn(alone[0]) == members_drawn(alone[1])
 
 
 # 9. Everyone starts at the same states; random actions have no seed; iterations go by the clock.
@@ -281,15 +278,9 @@ def test_9_start_states_differ_between_env_runners(build, seed):
 
 def test_9_without_a_seed_every_run_starts_elsewhere(build):
     states = [
-        start_states(build(small_config("DriftEnv-unseeded", seed=None)).env_runner)
-        for _ in range(2)
+        start_states(build(small_config(envs.DriftEnv, seed=None)).env_runner) for _ in range(2)
     ]
     assert not set(states[0]) & set(states[1])
-
-
-@pytest.fixture(autouse=True)
-def _register_env():
-    ray.tune.register_env("DriftEnv-unseeded", envs.DriftEnv)
 
 
 def test_9_random_actions_follow_the_seed_in_the_policies_units(build):

@@ -240,6 +240,24 @@ def test_training_intensity(build, gradient_steps, intensity, per_step):
     assert len(gradient_steps) == int((steps - 50) * per_step)
 
 
+@pytest.mark.parametrize("intensity", [3, 8])
+def test_statistics_are_numbers_in_each_iteration_with_gradient_steps(build, intensity):
+    """Also if the last fragment of the iteration had no gradient step."""
+    algo = build(
+        small_config(
+            envs.DriftEnv,
+            fragment=1,
+            steps_per_iteration=20,
+            random_steps=20,
+            training_intensity=intensity,
+        )
+    )
+    algo.train()
+    for _ in range(4):
+        statistics = algo.train()["learners"]["policy_0"]
+        assert not [name for name, value in statistics.items() if math.isnan(value)]
+
+
 def test_every_gradient_step_moves_every_member(build, monkeypatch):
     """And with minibatches and noise of its own."""
     seen = []
