@@ -77,8 +77,8 @@ class CIKDTorchLearner(TorchLearner):
         if self.config.knowledge_sharing == "hard_copy" and len({_shapes(m) for m in modules}) > 1:
             raise ValueError(
                 "knowledge_sharing='hard_copy' copies networks, but the members' networks differ "
-                "in shape or activation. Give all members the same `model_config`, or use "
-                "'distillation'."
+                "in shape or activation. Give all members the same `fcnet_hiddens` and "
+                "`fcnet_activation`, or use 'distillation'."
             )
         for i, update in enumerate(self.updates):
             suffix = "" if len(self.updates) == 1 else f"_{i}"

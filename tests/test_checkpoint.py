@@ -170,6 +170,20 @@ def test_no_transition_is_missing_or_double_after_a_restore(build, restore):
     assert returns == {(sum(range(1, 31)) + 30 * e) * envs.UNIT for e in range(3)}
 
 
+def test_a_live_algorithm_starts_new_episodes_after_a_restore(build):
+    """The episode that its environment is in belongs to another past."""
+    config = small_config(envs.CountingEnv, env_config={"lengths": [30]}, fragment=20)
+    algo = build(config)
+    algo.train()
+    path = algo.save_to_path()
+    algo.restore_from_path(path)
+    finished = sum(algo._episodes_lifetime)
+    algo.train()
+    steps = rows_of(algo)["obs"][100:, 3] / envs.UNIT
+    assert steps.tolist() == [step % 30 for step in range(100)]
+    assert sum(algo._episodes_lifetime) == finished + 3
+
+
 def test_new_start_states_after_a_restore(build, restore):
     """A restored run must not play the first episodes of the run again."""
     algo = build(small_config(envs.DriftEnv))
