@@ -73,14 +73,22 @@ class MemberStack:
         )
 
 
-def policy_distribution(policy: StackedMLP, obs: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and log std before the squashing, each `[n, B, A]`, at `obs` `[n, B, D]`."""
-    return split_policy_output(policy(obs))
+def policy_distribution(
+    policy: StackedMLP, obs: Tensor, gradient_rows: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Mean and log std before the squashing, each `[n, B, A]`, at `obs` `[n, B, D]`.
+
+    With `gradient_rows`, only that many rows, the first ones, pass a gradient on.
+    """
+    return split_policy_output(policy(obs, gradient_rows=gradient_rows))
 
 
-def q_values(critics: StackedMLP, obs_and_actions: Tensor) -> Tensor:
-    """Both critics of n members at `[n, B, D + A]`: `[2, n, B]`."""
-    q = critics(obs_and_actions.repeat(2, 1, 1))
+def q_values(critics: StackedMLP, obs_and_actions: Tensor, frozen: bool = False) -> Tensor:
+    """Both critics of n members at `[n, B, D + A]`: `[2, n, B]`.
+
+    With `frozen`, the critics' parameters get no gradient.
+    """
+    q = critics(obs_and_actions.repeat(2, 1, 1), frozen=frozen)
     return q.view(2, *obs_and_actions.shape[:2])
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from rllib_cikd import losses
+from rllib_cikd.adam import FusedAdam
 from rllib_cikd.ensemble import MemberStack, policy_distribution, q_values
 from rllib_cikd.replay_buffer import Batch
 from rllib_cikd.sac_module import mlp
@@ -28,6 +30,26 @@ class Teacher:
         self.member = member
         self.policy = stack.policy.select([row])
         self.critics = stack.critics.select(stack.twins([row]))
+
+    @torch.no_grad()
+    def outputs(self, batch: Batch) -> TeacherOutputs:
+        """What the students shall learn, at a batch `[..., B, D]` of any leading axes."""
+        obs, inputs = batch.obs, batch.obs_and_actions
+        mean, log_std = policy_distribution(self.policy, obs.reshape(1, -1, obs.shape[-1]))
+        q = q_values(self.critics, inputs.reshape(1, -1, inputs.shape[-1]))
+        return TeacherOutputs(
+            mean.view(*obs.shape[:-1], -1),
+            log_std.reshape(*obs.shape[:-1], -1),
+            q.view(2, *obs.shape[:-1]),
+        )
+
+
+class TeacherOutputs(NamedTuple):
+    """Of one or several minibatches."""
+
+    mean: Tensor  #: of the policy before the squashing, `[..., B, A]`
+    log_std: Tensor  #: `[..., B, A]`
+    q: Tensor  #: of both critics, `[2, ..., B]`
 
 
 def students_of(
@@ -55,7 +77,8 @@ def distill(
     Args:
         stacks: The ensemble; the students' networks are overwritten in place at the end.
         teacher: Whom to learn from.
-        minibatches: Gives the phase's minibatches `[B, ...]`, each for all students.
+        minibatches: Gives the phase's minibatches, all students' alike, some at a time:
+            `[m, B, ...]`. The teacher answers them together, the students learn one by one.
         lr: Step size of the distillation optimiser.
         targets: One of `DISTILLATION_TARGETS`.
     """
@@ -64,17 +87,26 @@ def distill(
         twins = stack.twins(rows)
         policy = stack.policy.select(rows, trainable=with_policy)
         critics = stack.critics.select(twins, trainable=with_critic)
-        parameters = [p for p in policy.parameters + critics.parameters if p.requires_grad]
-        optimizer = torch.optim.Adam(parameters, lr=lr, fused=True)
-        for batch in minibatches():
-            loss = torch.zeros((), device=batch.obs.device)
-            if with_policy:
-                loss = loss + _policy_kl(teacher, policy, batch).sum()
-            if with_critic:
-                loss = loss + _critic_distance(teacher, critics, batch).sum()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
+        parameters = [p for p in (policy.parameters, critics.parameters) if p.requires_grad]
+        optimizer = FusedAdam(parameters, lr=lr)
+        ones = torch.ones(len(rows), device=policy.parameters.device)
+        for group in minibatches():
+            answers = teacher.outputs(group)
+            for i in range(len(group.obs)):
+                losses_of_students = []
+                if with_policy:
+                    losses_of_students.append(
+                        _policy_kl(answers.mean[i], answers.log_std[i], policy, group.obs[i])
+                    )
+                if with_critic:
+                    losses_of_students.append(
+                        _critic_distance(answers.q[:, i], critics, group.obs_and_actions[i])
+                    )
+                for p in parameters:
+                    p.grad = None
+                # The gradient of a sum over students is one for each of them.
+                torch.autograd.backward(losses_of_students, [ones] * len(losses_of_students))
+                optimizer.descend()
         if with_policy:
             stack.policy.assign(rows, policy)
         if with_critic:
@@ -116,8 +148,8 @@ def _reset_students(updates: Iterable[SACUpdate], teacher: int) -> None:
                 (stack.policy, rows),
                 (stack.critics, stack.twins(rows)),
             ):
-                widths = [w.shape[2] for w in networks.weights]
-                out_dim = networks.weights[-1].shape[1]
+                widths = [w.shape[1] for w in networks.weights]
+                out_dim = networks.weights[-1].shape[2]
                 fresh = [mlp(widths[0], widths[1:], out_dim, networks.activation) for _ in net_rows]
                 fresh_stack = StackedMLP.adopt(fresh, networks.activation, trainable=False)
                 networks.assign(net_rows, fresh_stack)
@@ -130,28 +162,25 @@ def distance_to_teacher(
 ) -> dict[int, tuple[float, float]]:
     """KL(teacher ‖ student) and critic distance of every student, on one batch `[B, ...]`."""
     distances: dict[int, tuple[float, float]] = {}
+    answer = teacher.outputs(batch)
     for stack, rows in students_of(stacks, teacher.member):
-        kl = _policy_kl(teacher, stack.policy.select(rows), batch)
-        critic = _critic_distance(teacher, stack.critics.select(stack.twins(rows)), batch)
+        policy, critics = stack.policy.select(rows), stack.critics.select(stack.twins(rows))
+        kl = _policy_kl(answer.mean, answer.log_std, policy, batch.obs)
+        critic = _critic_distance(answer.q, critics, batch.obs_and_actions)
         for row, kl_k, critic_k in zip(rows, kl.tolist(), critic.tolist(), strict=True):
             distances[stack.members[row]] = (kl_k, critic_k)
     return distances
 
 
-def _policy_kl(teacher: Teacher, students: StackedMLP, batch: Batch) -> Tensor:
-    """`[S]`, from a minibatch `[B, ...]` that all S students share."""
-    obs = batch.obs.unsqueeze(0)
-    with torch.no_grad():
-        teacher_mean, teacher_log_std = policy_distribution(teacher.policy, obs)
-    n = len(students)
-    mean, log_std = policy_distribution(students, obs.expand(n, -1, -1))
+def _policy_kl(
+    teacher_mean: Tensor, teacher_log_std: Tensor, students: StackedMLP, obs: Tensor
+) -> Tensor:
+    """`[S]`, at observations `[B, D]` that all S students share."""
+    mean, log_std = policy_distribution(students, obs.expand(len(students), -1, -1))
     return losses.policy_kl(teacher_mean, teacher_log_std, mean, log_std)
 
 
-def _critic_distance(teacher: Teacher, students: StackedMLP, batch: Batch) -> Tensor:
-    """`[S]`, from a minibatch `[B, ...]` that all S students share."""
-    inputs = batch.obs_and_actions.unsqueeze(0)
-    with torch.no_grad():
-        teacher_q = q_values(teacher.critics, inputs)
-    n = len(students) // 2
-    return losses.critic_distance(teacher_q, q_values(students, inputs.expand(n, -1, -1)))
+def _critic_distance(teacher_q: Tensor, students: StackedMLP, obs_and_actions: Tensor) -> Tensor:
+    """`[S]`, at inputs `[B, D + A]` that all S students share; `teacher_q` `[2, B]`."""
+    student_q = q_values(students, obs_and_actions.expand(len(students) // 2, -1, -1))
+    return losses.critic_distance(teacher_q.unsqueeze(1), student_q)

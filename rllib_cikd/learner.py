@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,9 @@ _REPLAY_BUFFER, _GENERATOR = "replay_buffer", "generator"
 
 #: Transitions on which the distance of students to their teacher is measured.
 _ASSESSMENT_BATCH_SIZE = 2048
+
+#: Minibatches of distillation that the teacher answers in one pass.
+_MINIBATCHES_AT_A_TIME = 4
 
 
 class CIKDTorchLearner(TorchLearner):
@@ -145,7 +148,7 @@ class CIKDTorchLearner(TorchLearner):
         total = torch.zeros(len(SACUpdate.STATISTICS), k, device=device)
         for step_rows in rows:
             noise = torch.randn(
-                (2, k, batch_size, self._action_dim), device=device, generator=self._generator
+                (k, 2, batch_size, self._action_dim), device=device, generator=self._generator
             )
             for update in self.updates:
                 members = update.stack.members
@@ -153,11 +156,13 @@ class CIKDTorchLearner(TorchLearner):
                 batch = self.replay_buffer.gather(
                     step_rows if whole else step_rows[members], update.settings.gamma
                 )
-                statistics = update.step(batch, noise if whole else noise[:, members])
+                statistics = update.step(batch, noise if whole else noise[members])
                 if whole:
                     total += statistics
                 else:
                     total[:, members] += statistics
+        for update in self.updates:
+            update.flush_vanished_moments()
         return total / num_updates
 
     def _check_finite(self, statistics: list[list[float]]) -> None:
@@ -213,24 +218,26 @@ class CIKDTorchLearner(TorchLearner):
         )
         return self.replay_buffer.gather(rows, self.config.gamma)
 
-    def _phase_rows(self) -> list[Tensor]:
-        """The buffer rows of each minibatch of one phase, `[B]` each."""
+    def _phase_rows(self) -> Tensor:
+        """The buffer rows of each minibatch of one phase, `[m, B]`."""
         config, size = self.config, len(self.replay_buffer)
         batch_size = config.distillation_batch_size
         if config.distillation_epochs is None:
             shape = (config.distillation_updates, batch_size)
-            draw: Callable[..., Tensor] = functools.partial(torch.randint, size, shape)
-            return list(draw(device=self._device, generator=self._generator))
-        minibatches: list[Tensor] = []
-        for _ in range(config.distillation_epochs):
-            order = torch.randperm(size, device=self._device, generator=self._generator)
-            # Full minibatches only; a buffer smaller than one is a minibatch itself.
-            minibatches += order[: max(batch_size, size - size % batch_size)].split(batch_size)
-        return minibatches
+            return torch.randint(size, shape, device=self._device, generator=self._generator)
+        # Full minibatches only; a buffer smaller than one is a minibatch itself.
+        batch_size = min(batch_size, size)
+        epochs = [
+            torch.randperm(size, device=self._device, generator=self._generator)
+            for _ in range(config.distillation_epochs)
+        ]
+        return torch.cat(
+            [order[: size - size % batch_size].view(-1, batch_size) for order in epochs]
+        )
 
-    def _minibatches(self, rows: list[Tensor]) -> Iterator[Batch]:
-        for step_rows in rows:
-            yield self.replay_buffer.gather(step_rows, self.config.gamma)
+    def _minibatches(self, rows: Tensor) -> Iterator[Batch]:
+        for some in rows.split(_MINIBATCHES_AT_A_TIME):
+            yield self.replay_buffer.gather(some, self.config.gamma)
 
     @override(TorchLearner)
     def get_state(

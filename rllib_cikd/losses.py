@@ -9,6 +9,7 @@ depend on how many others there are.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,11 +36,30 @@ def sample_squashed_gaussian(mean: Tensor, log_std: Tensor, noise: Tensor) -> tu
         Actions in (-1, 1), `[K, B, A]`, and their log-density, `[K, B]`.
     """
     _check_shape("noise", noise, mean.shape)
-    pre_tanh = torch.addcmul(mean, log_std.exp(), noise)
-    log_density = -0.5 * noise.square() - log_std - _HALF_LOG_2PI
-    # log(1 - tanh(u)^2) in a form that does not underflow for large |u|.
-    log_slope = 2.0 * (_LOG_2 - pre_tanh - F.softplus(-2.0 * pre_tanh))
-    return pre_tanh.tanh(), (log_density - log_slope).sum(-1)
+    return _SquashedGaussian.apply(mean, log_std, noise)
+
+
+class _SquashedGaussian(torch.autograd.Function):
+    """Its own backward pass needs six operations, autograd's some thirty."""
+
+    @staticmethod
+    def forward(ctx: Any, mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        deviation = log_std.exp().mul_(noise)
+        pre_tanh = mean + deviation
+        actions = pre_tanh.tanh()
+        # log(1 - tanh(u)^2) in a form that does not underflow for large |u|.
+        log_slope = 2.0 * (_LOG_2 - pre_tanh - F.softplus(-2.0 * pre_tanh))
+        log_density = -0.5 * noise.square() - log_std - _HALF_LOG_2PI
+        ctx.save_for_backward(actions, deviation)
+        return actions, (log_density - log_slope).sum(-1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        # u = mean + deviation: d action / du = 1 - action^2, d log-density / du = 2 action.
+        actions, deviation = ctx.saved_tensors
+        grad_actions, grad_log_density = grads[0], grads[1].unsqueeze(-1)
+        grad_mean = grad_actions * (1.0 - actions.square()) + grad_log_density * 2.0 * actions
+        return grad_mean, grad_mean * deviation - grad_log_density, None
 
 
 def td_target(
@@ -63,7 +83,7 @@ def td_target(
     _check_shape("discounts", discounts, rewards.shape)
     _check_shape("next_log_probs", next_log_probs, rewards.shape)
     _check_shape("alpha", alpha, (rewards.shape[0], 1))
-    soft_value = torch.minimum(next_q[0], next_q[1]) - alpha * next_log_probs
+    soft_value = next_q.min(dim=0).values - alpha * next_log_probs
     return rewards + discounts * soft_value
 
 
@@ -83,7 +103,7 @@ def actor_loss(log_probs: Tensor, q: Tensor, alpha: Tensor) -> Tensor:
     """
     _check_shape("q", q, (2, *log_probs.shape))
     _check_shape("alpha", alpha, (log_probs.shape[0], 1))
-    return (alpha * log_probs - torch.minimum(q[0], q[1])).mean(-1)
+    return (alpha * log_probs - q.min(dim=0).values).mean(-1)
 
 
 def temperature_loss(log_alpha: Tensor, log_probs: Tensor, target_entropy: float) -> Tensor:

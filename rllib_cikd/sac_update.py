@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rllib_cikd import losses
+from rllib_cikd.adam import FusedAdam
 from rllib_cikd.ensemble import MemberStack, policy_distribution, q_values
 from rllib_cikd.replay_buffer import Batch
 
@@ -38,59 +39,60 @@ class SACUpdate:
     def __init__(self, stack: MemberStack, settings: SACSettings):
         self.stack = stack
         self.settings = settings
+        self._parameters = {
+            "critic": stack.critics.parameters,
+            "actor": stack.policy.parameters,
+            "alpha": stack.log_alpha,
+        }
         self.optimizers = {
-            name: torch.optim.Adam(parameters, lr=3e-4, fused=True)
-            for name, parameters in (
-                ("critic", stack.critics.parameters),
-                ("actor", stack.policy.parameters),
-                ("alpha", [stack.log_alpha]),
-            )
+            name: FusedAdam([parameters], lr=3e-4) for name, parameters in self._parameters.items()
         }
         for name, optimizer in self.optimizers.items():
             lr = getattr(settings, f"{name}_lr")
             if isinstance(lr, (int, float)):
                 optimizer.param_groups[0]["lr"] = lr
+        self._ones = torch.ones_like(stack.log_alpha.detach()[:, 0])
 
     def step(self, batch: Batch, noise: Tensor) -> Tensor:
         """One gradient step of critics, policy and temperature, then of the target networks.
 
         Args:
             batch: A minibatch for each of the n members, `[n, B, ...]`.
-            noise: Standard normal, `[2, n, B, A]`: for the actions at s and at s'.
+            noise: Standard normal, `[n, 2, B, A]`: for the actions at s and at s'.
 
         Returns:
             The `STATISTICS` of this step, `[len(STATISTICS), n]`, without gradient.
         """
         stack, alpha = self.stack, self.stack.alpha
 
+        # Actions at s and s' in one pass; only those at s pass a gradient on to the policy.
+        num_rows = batch.obs.shape[1]
+        both_actions, both_log_probs = losses.sample_squashed_gaussian(
+            *policy_distribution(
+                stack.policy, torch.cat([batch.obs, batch.next_obs], 1), gradient_rows=num_rows
+            ),
+            noise.flatten(1, 2),
+        )
+        actions, next_actions = both_actions.split(num_rows, 1)
+        log_probs, next_log_probs = both_log_probs.split(num_rows, 1)
+
         with torch.no_grad():
-            next_actions, next_log_probs = losses.sample_squashed_gaussian(
-                *policy_distribution(stack.policy, batch.next_obs), noise[1]
-            )
             next_q = q_values(stack.target_critics, torch.cat([batch.next_obs, next_actions], -1))
             target = losses.td_target(batch.rewards, batch.discounts, next_q, next_log_probs, alpha)
-
         q = q_values(stack.critics, batch.obs_and_actions)
         critic_loss = losses.critic_loss(q, target)
-        self._descend("critic", critic_loss)
+        self._descend(critic=critic_loss)
 
         # The critics as just updated judge the policy; they get no gradient from it.
-        actions, log_probs = losses.sample_squashed_gaussian(
-            *policy_distribution(stack.policy, batch.obs), noise[0]
-        )
-        policy_q = q_values(stack.critics.frozen(), torch.cat([batch.obs, actions], -1))
+        policy_q = q_values(stack.critics, torch.cat([batch.obs, actions], -1), frozen=True)
         actor_loss = losses.actor_loss(log_probs, policy_q, alpha)
-        self._descend("actor", actor_loss)
-
         alpha_loss = losses.temperature_loss(
             stack.log_alpha, log_probs, self.settings.target_entropy
         )
-        self._descend("alpha", alpha_loss)
+        self._descend(actor=actor_loss, alpha=alpha_loss)
 
         with torch.no_grad():
-            torch._foreach_lerp_(
-                stack.target_critics.parameters, stack.critics.parameters, self.settings.tau
-            )
+            stack.target_critics.parameters.lerp_(stack.critics.parameters, self.settings.tau)
             return torch.stack(
                 [
                     critic_loss.detach(),
@@ -102,33 +104,60 @@ class SACUpdate:
                 ]
             )
 
-    def _descend(self, name: str, loss: Tensor) -> None:
-        """One optimiser step on the sum over members of `loss` `[n]`."""
-        optimizer = self.optimizers[name]
-        optimizer.zero_grad(set_to_none=True)
-        loss.sum().backward()
-        if self.settings.grad_clip is not None:
-            clip_by_network_norm(optimizer.param_groups[0]["params"], self.settings.grad_clip)
-        optimizer.step()
+    def _descend(self, **losses: Tensor) -> None:
+        """One step of each named optimiser on the sum over members of its loss `[n]`."""
+        for name in losses:
+            self._parameters[name].grad = None
+        # The gradient of a sum is one for each of its terms.
+        torch.autograd.backward(list(losses.values()), [self._ones] * len(losses))
+        for name in losses:
+            if self.settings.grad_clip is not None:
+                gradient: Any = self._parameters[name].grad
+                clip_by_network_norm(self._by_network(name, gradient), self.settings.grad_clip)
+            self.optimizers[name].descend()
+
+    def _by_network(self, name: str, values: Tensor) -> list[Tensor]:
+        """What an optimiser has for all its parameters, as views `[networks, ...]`."""
+        if name == "alpha":
+            return [values]
+        networks = self.stack.policy if name == "actor" else self.stack.critics
+        weights, biases = networks.split(values)
+        return weights + biases
+
+    @torch.no_grad()
+    def flush_vanished_moments(self) -> None:
+        """Sets Adam's first moments below 1e-30 to 0; to be called every hundred steps or so.
+
+        A unit that has died gets no gradient any more. Its moments decay to denormal numbers,
+        below 1e-38, and stay there, and processors are a hundred times slower with those. A
+        moment of 1e-30 moves a weight by less than 1e-25.
+        """
+        for optimizer in self.optimizers.values():
+            for state in optimizer.state.values():
+                moment = state["exp_avg"]
+                torch.hardshrink(moment, 1e-30, out=moment)
 
     def reset_moments(self, rows: list[int]) -> None:
-        """Forgets the optimisers' moments of the policies and critics in these rows."""
+        """Forgets the direction in which the policies and critics in these rows were moving.
+
+        Adam's second moments stay: its step counter is common to all members, so that from zero
+        they would make the first updates several times too large.
+        """
         for name, networks in (("actor", rows), ("critic", self.stack.twins(rows))):
             for state in self.optimizers[name].state.values():
-                state["exp_avg"][networks] = 0.0
-                state["exp_avg_sq"][networks] = 0.0
+                for moment in self._by_network(name, state["exp_avg"]):
+                    moment[networks] = 0.0
 
 
 @torch.no_grad()
-def clip_by_network_norm(parameters: list[Tensor], max_norm: float) -> None:
-    """Scales each network's gradient, over all its layers, to at most `max_norm`.
+def clip_by_network_norm(gradients: list[Tensor], max_norm: float) -> None:
+    """Scales each network's gradient, over all its layers, to at most `max_norm`, in place.
 
     Args:
-        parameters: Stacked tensors with gradients, `[n, ...]` each.
+        gradients: Of all layers of n networks, `[n, ...]` each.
         max_norm: The largest allowed Euclidean norm of one network's gradient.
     """
-    grads = [p.grad for p in parameters if p.grad is not None]
-    norms = torch.stack([g.flatten(1).norm(dim=1) for g in grads]).norm(dim=0)
+    norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
     scale = (max_norm / (norms + 1e-6)).clamp(max=1.0)
-    for grad in grads:
-        grad.mul_(scale.view(-1, *[1] * (grad.dim() - 1)))
+    for gradient in gradients:
+        gradient.mul_(scale.view(-1, *[1] * (gradient.dim() - 1)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import gymnasium as gym
 import numpy as np
@@ -82,7 +82,7 @@ def trained(buffer) -> list[Weights]:
     generator = torch.Generator().manual_seed(0)
     for _ in range(300):
         rows = torch.randint(NUM_TRAINING, (K, 64), generator=generator)
-        noise = torch.randn(2, K, 64, A, generator=generator)
+        noise = torch.randn(K, 2, 64, A, generator=generator)
         update.step(buffer.gather(rows, 0.99), noise)
     return [_weights(m) for m in modules]
 
@@ -110,10 +110,15 @@ def _weights(module: SACModule) -> Weights:
 def _minibatches(
     buffer: ReplayBuffer, num_updates: int, batch_size: int = B, dtype=torch.float32
 ) -> Iterator[Batch]:
+    """Three minibatches at a time, `[3, B, ...]`; perhaps fewer at last."""
     generator = torch.Generator().manual_seed(7)
-    for _ in range(num_updates):
-        rows = torch.randint(NUM_TRAINING, (batch_size,), generator=generator)
-        yield Batch(*(x.to(dtype) for x in buffer.gather(rows, 0.99)))
+    rows = torch.randint(NUM_TRAINING, (num_updates, batch_size), generator=generator)
+    for some in rows.split(3):
+        yield Batch(*(x.to(dtype) for x in buffer.gather(some, 0.99)))
+
+
+def _one_by_one(minibatches: Iterable[Batch]) -> list[Batch]:
+    return [Batch(*one) for some in minibatches for one in zip(*some, strict=True)]
 
 
 def _assert_changed_only(before: Weights, module: SACModule, changed: tuple[str, ...]) -> None:
@@ -217,7 +222,9 @@ def test_distillation_equals_a_plain_loop_for_each_student(targets, looped, trai
     minibatches = functools.partial(_minibatches, buffer, 50, dtype=double)
     distill(stacks, Teacher(stacks, TEACHER), minibatches, 2e-3, targets)
     for student in STUDENTS:
-        _plain_distillation(plain[student], plain[TEACHER], list(minibatches()), 2e-3, targets)
+        _plain_distillation(
+            plain[student], plain[TEACHER], _one_by_one(minibatches()), 2e-3, targets
+        )
     for ours, theirs, start in zip(modules, plain, trained, strict=True):
         for name, weight in _weights(ours).items():
             torch.testing.assert_close(
@@ -244,7 +251,7 @@ def test_each_phase_starts_a_fresh_optimiser_and_leaves_sac_s_alone(trained, buf
     modules, stacks = _ensemble(trained)
     update = SACUpdate(stacks[0], SACSettings())
     rows = torch.arange(K * B).view(K, B)
-    update.step(buffer.gather(rows, 0.99), torch.randn(2, K, B, A))
+    update.step(buffer.gather(rows, 0.99), torch.randn(K, 2, B, A))
     start, moments = [_weights(m) for m in modules], _moments(update)
     ends = []
     for _ in range(2):
@@ -276,10 +283,10 @@ def test_the_teacher_is_a_copy(trained):
     teacher, x = Teacher(stacks, TEACHER), torch.randn(1, 4, D)
     before = teacher.policy(x)
     with torch.no_grad():
-        for p in stacks[0].policy.parameters:
-            p.zero_()
+        stacks[0].policy.parameters.zero_()
     assert torch.equal(teacher.policy(x), before)
-    assert not any(p.requires_grad for p in teacher.policy.parameters + teacher.critics.parameters)
+    assert not teacher.policy.parameters.requires_grad
+    assert not teacher.critics.parameters.requires_grad
 
 
 @pytest.mark.parametrize("looped", [False, True])
@@ -342,10 +349,14 @@ def test_hard_copy_does_not_spread_a_narrow_network_over_a_wide_one():
 # ---------------------------------------------------------------- reset
 
 
-def _moments(update: SACUpdate) -> dict[str, list[Tensor]]:
+def _moments(update: SACUpdate) -> dict[tuple[str, str], list[Tensor]]:
+    """Of policies and critics, a tensor `[networks, ...]` for each of their layers' parts."""
+    networks = {"actor": update.stack.policy, "critic": update.stack.critics}
     return {
-        name: [s[key].clone() for s in opt.state.values() for key in ("exp_avg", "exp_avg_sq")]
-        for name, opt in update.optimizers.items()
+        (name, key): [block.clone() for part in stacked.split(state[key]) for block in part]
+        for name, stacked in networks.items()
+        for state in update.optimizers[name].state.values()
+        for key in ("exp_avg", "exp_avg_sq")
     }
 
 
@@ -357,7 +368,7 @@ def _updates_with_moments(
     for update in updates:
         n = len(update.stack)
         batch = buffer.gather(torch.arange(n * B).view(n, B), 0.99)
-        update.step(batch, torch.randn(2, n, B, A, generator=torch.Generator().manual_seed(0)))
+        update.step(batch, torch.randn(n, 2, B, A, generator=torch.Generator().manual_seed(0)))
     return modules, updates
 
 
@@ -377,16 +388,13 @@ def test_reset_draws_the_students_anew_and_forgets_their_moments(looped, trained
 
     for update, old in zip(updates, moments_before, strict=True):
         stack, new = update.stack, _moments(update)
-        reset = {
-            "actor": [member != TEACHER for member in stack.members],
-            "critic": [member != TEACHER for member in stack.members] * 2,
-            "alpha": [False] * len(stack),
-        }
-        for name, is_reset in reset.items():
-            for a, b in zip(old[name], new[name], strict=True):
-                for row, zeroed in enumerate(is_reset):
+        is_student = [member != TEACHER for member in stack.members]
+        for name, moment in new:
+            for a, b in zip(old[name, moment], new[name, moment], strict=True):
+                for row, student in enumerate(is_student * (2 if name == "critic" else 1)):
                     assert a[row].any()
-                    assert torch.equal(b[row], torch.zeros_like(b[row]) if zeroed else a[row])
+                    forgotten = student and moment == "exp_avg"
+                    assert torch.equal(b[row], torch.zeros_like(a[row]) if forgotten else a[row])
         assert stack.is_attached()
 
 
@@ -487,7 +495,10 @@ def _share(learner: CIKDTorchLearner, drawn: list[Tensor]) -> tuple[dict, list[T
     """The report of one phase, and the rows of its minibatches (not of the assessment)."""
     drawn.clear()
     report = learner.share_knowledge(TEACHER)
-    return report, [rows for rows in drawn if rows.shape != (2048,)]
+    phase = [rows for rows in drawn if rows.shape != (2048,)]
+    if learner.config.knowledge_sharing == "distillation":  # some minibatches at a time
+        phase = [rows for some in phase for rows in some]
+    return report, phase
 
 
 def test_learner_distils_with_its_settings(drawn):

@@ -195,20 +195,18 @@ def test_members_start_different_and_targets_start_equal():
     """Every network of every member differs from all others, except a target from its online."""
     stack = MemberStack(range(K), [_module() for _ in range(K)])
     for networks in (stack.policy, stack.critics):
-        for weight in networks.parameters:
+        for weight in networks.weights + networks.biases:
             for i in range(len(weight)):
                 for j in range(i):
                     assert not torch.equal(weight[i], weight[j])
-    for target, online in zip(
-        stack.target_critics.parameters, stack.critics.parameters, strict=True
-    ):
-        assert torch.equal(target, online)
-        assert target.data_ptr() != online.data_ptr()
+    target, online = stack.target_critics.parameters, stack.critics.parameters
+    assert torch.equal(target, online)
+    assert target.data_ptr() != online.data_ptr()
 
 
 def test_stacked_networks_have_the_spread_of_a_lone_one():
     """`nn.Linear` draws weights and biases from U(-1/√in, 1/√in), of standard deviation
-    1/√(3 in). Drawn as one `[K, out, in]` tensor, `in` would be mistaken for K or K · in."""
+    1/√(3 in). Drawn as one `[K, in, out]` tensor, `in` would be mistaken for K or K · in."""
     width = 200
     stack = MemberStack(range(K), [_module(hiddens=(width, width)) for _ in range(K)])
     for networks, in_dim in ((stack.policy, D), (stack.critics, D + A)):
@@ -216,7 +214,7 @@ def test_stacked_networks_have_the_spread_of_a_lone_one():
             networks.weights, networks.biases, (in_dim, width, width), strict=True
         ):
             bound = 1 / math.sqrt(fan_in)
-            lone = nn.Linear(fan_in, weight.shape[1])
+            lone = nn.Linear(fan_in, weight.shape[2])
             for tensor, torch_own in ((weight, lone.weight), (bias, lone.bias)):
                 for member in tensor.detach():
                     assert float(member.abs().max()) <= bound

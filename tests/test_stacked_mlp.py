@@ -80,11 +80,18 @@ def test_equals_separate_networks_with_their_gradients(activation, hiddens):
     (output * weight).sum().backward()
     (expected * weight).sum().backward()
     torch.testing.assert_close(x.grad, x_alone.grad, rtol=1e-12, atol=1e-12)
-    assert len(stack.parameters) == len(list(networks[0].parameters())) == 2 * len(hiddens) + 2
+    _assert_gradients(stack, networks)
+
+
+def _assert_gradients(stack: StackedMLP, networks: list[nn.Sequential]) -> None:
+    """The stack's gradient holds those of the networks, and nothing else."""
+    weights, biases = stack.split(stack.parameters.grad)
+    assert sum(g.numel() for g in weights + biases) == stack.parameters.numel()
     for i, network in enumerate(networks):
-        for stacked, alone in zip(stack.parameters, network.parameters(), strict=True):
-            gradient = stacked.grad[i].view_as(alone)
-            torch.testing.assert_close(gradient, alone.grad, rtol=1e-12, atol=1e-12)
+        linears = [layer for layer in network if isinstance(layer, nn.Linear)]
+        for linear, weight, bias in zip(linears, weights, biases, strict=True):
+            torch.testing.assert_close(weight[i].t(), linear.weight.grad, rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(bias[i, 0], linear.bias.grad, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -95,10 +102,56 @@ def test_gradcheck(activation, hiddens):
     _, stack = _twins(N, hiddens, activation)
     x = torch.randn(N, 3, IN, requires_grad=True)
 
-    def forward(x: Tensor, *parameters: Tensor) -> Tensor:
-        return StackedMLP(parameters[::2], parameters[1::2], activation)(x)
+    assert torch.autograd.gradcheck(lambda x, _: stack(x), (x, stack.parameters))
+    assert torch.autograd.gradcheck(lambda x: stack(x, frozen=True), (x,))
 
-    assert torch.autograd.gradcheck(forward, (x, *stack.parameters))
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.usefixtures("products")
+def test_rows_without_a_gradient(frozen):
+    """Only the first rows pass a gradient on, as if the others had been computed without one."""
+    networks, stack = _twins()
+    x = torch.randn(N, B, IN, requires_grad=True)
+    x_alone = x.detach().clone().requires_grad_()
+    weight = torch.randn(N, B, OUT)
+    output = stack(x, frozen=frozen, gradient_rows=3)
+    torch.testing.assert_close(output, _separately(networks, x_alone))
+    (output * weight).sum().backward()
+    (_separately(networks, x_alone[:, :3]) * weight[:, :3]).sum().backward()
+    torch.testing.assert_close(x.grad, x_alone.grad, rtol=1e-12, atol=1e-12)
+    if frozen:
+        assert stack.parameters.grad is None
+    else:
+        _assert_gradients(stack, networks)
+
+
+@pytest.mark.parametrize("out", [1, 2])
+def test_networks_with_a_single_output(out):
+    """Critics have one; their last layer takes products of its own."""
+    networks = [mlp(IN, [8, 6], out, "relu") for _ in range(N)]
+    stack = StackedMLP.adopt(copy.deepcopy(networks), "relu", trainable=True)
+    x = torch.randn(N, B, IN, requires_grad=True)
+    x_alone = x.detach().clone().requires_grad_()
+    output, expected = stack(x), _separately(networks, x_alone)
+    torch.testing.assert_close(output, expected, rtol=1e-12, atol=1e-12)
+    output.square().sum().backward()
+    expected.square().sum().backward()
+    torch.testing.assert_close(x.grad, x_alone.grad, rtol=1e-12, atol=1e-12)
+    _assert_gradients(stack, networks)
+
+
+def test_changed_parameters_are_noticed_before_the_backward_pass():
+    """As for every PyTorch module: gradients of other weights than the forward pass's are wrong."""
+    _, stack = _twins()
+    for output in (stack(torch.randn(N, B, IN)), _with_frozen(stack)):
+        with torch.no_grad():
+            stack.parameters.mul_(2.0)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            output.sum().backward()
+
+
+def _with_frozen(stack: StackedMLP) -> Tensor:
+    return stack(torch.randn(N, B, IN, requires_grad=True), frozen=True)
 
 
 def test_one_network_in_the_stack():
@@ -134,7 +187,7 @@ def test_backward_leaves_what_it_was_given(activation, hiddens):
     x = torch.randn(N, B, IN, requires_grad=True)
     output, grad_output = stack(x), torch.randn(N, B, OUT)
     given = grad_output.clone(), output.detach().clone(), x.detach().clone()
-    inputs = [x, *stack.parameters]
+    inputs = [x, stack.parameters]
     first = torch.autograd.grad(output, inputs, grad_output, retain_graph=True)
     second = torch.autograd.grad(output, inputs, grad_output)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
@@ -146,8 +199,7 @@ def test_two_passes_before_one_backward_add_up():
     x, y = torch.randn(2, N, B, IN)
     (stack(x) + 2 * stack(y)).sum().backward()
     (_separately(networks, x) + 2 * _separately(networks, y)).sum().backward()
-    alone = torch.stack([network[0].weight.grad for network in networks])
-    torch.testing.assert_close(stack.weights[0].grad, alone)
+    _assert_gradients(stack, networks)
 
 
 @pytest.mark.parametrize("shapes", [((N, B, IN), (N, IN, OUT)), ((1, B, IN), (1, IN, OUT))])
@@ -171,29 +223,30 @@ def test_frozen_networks_pass_the_gradient_on_and_take_none():
     networks, stack = _twins()
     x = torch.randn(N, B, IN, requires_grad=True)
     x_alone = x.detach().clone().requires_grad_()
-    stack.frozen()(x).sum().backward()
+    stack(x, frozen=True).sum().backward()
     _separately(networks, x_alone).sum().backward()
     torch.testing.assert_close(x.grad, x_alone.grad, rtol=1e-12, atol=1e-12)
-    assert all(p.grad is None for p in stack.parameters)
+    assert stack.parameters.grad is None
 
 
-def test_frozen_networks_follow_the_stack():
+def test_frozen_networks_are_the_stack_s():
     _, stack = _twins()
-    frozen, x = stack.frozen(), torch.randn(N, B, IN)
-    with torch.no_grad():
-        for p in stack.parameters:
-            p.mul_(1.5)
-    assert torch.equal(frozen(x), stack(x))
-    assert not frozen(x).requires_grad
+    x = torch.randn(N, B, IN)
+    for _ in range(2):
+        assert torch.equal(stack(x, frozen=True), stack(x))
+        assert not stack(x, frozen=True).requires_grad
+        with torch.no_grad():
+            stack.parameters.mul_(1.5)
 
 
 def test_a_network_s_input_moves_no_other_network():
     _, stack = _twins()
     stack(torch.randn(N, B, IN))[1].sum().backward()
-    for p in stack.parameters:
-        assert p.grad[1].any()
-        assert not p.grad[0].any()
-        assert not p.grad[2].any()
+    weights, biases = stack.split(stack.parameters.grad)
+    for gradient in weights + biases:
+        assert gradient[1].any()
+        assert not gradient[0].any()
+        assert not gradient[2].any()
 
 
 # ---------------------------------------------------------------- adopt, select, assign
@@ -206,18 +259,17 @@ def test_adopted_networks_are_views_of_the_stack():
     assert stack.holds(networks)
     torch.testing.assert_close(_separately(networks, x), _separately(originals, x))
     with torch.no_grad():
-        for p in stack.parameters:
-            p.add_(0.1)
-    assert torch.equal(networks[1][0].weight, stack.weights[0][1])
+        stack.parameters.add_(0.1)
+    assert torch.equal(networks[1][0].weight, stack.weights[0][1].t())
     assert torch.equal(networks[2][-1].bias, stack.biases[-1][2, 0])
     torch.testing.assert_close(_separately(networks, x), stack(x))
-    assert all(p.requires_grad for p in stack.parameters)
+    assert stack.parameters.requires_grad
     assert not any(p.requires_grad for network in networks for p in network.parameters())
 
 
 def test_untrainable_stack_requires_no_gradient():
     stack = StackedMLP.adopt(_networks(), "relu", trainable=False)
-    assert not any(p.requires_grad for p in stack.parameters)
+    assert not stack.parameters.requires_grad
 
 
 def test_loading_a_state_reaches_the_stack():
@@ -262,24 +314,24 @@ def test_selected_networks_are_independent_copies():
     selected, x = stack.select([2, 0], trainable=True), torch.randn(2, B, IN)
     expected = torch.stack([networks[2](x[0]), networks[0](x[1])])
     torch.testing.assert_close(selected(x), expected)
-    assert all(p.requires_grad and p.is_leaf for p in selected.parameters)
-    assert not any(p.requires_grad for p in stack.select([1]).parameters)
-    before = [p.detach().clone() for p in stack.parameters]
+    assert selected.parameters.requires_grad
+    assert selected.parameters.is_leaf
+    assert not stack.select([1]).parameters.requires_grad
+    before = stack.parameters.detach().clone()
     selected(x).sum().backward()
     with torch.no_grad():
-        for p in selected.parameters:
-            p.zero_()
-    assert all(torch.equal(p, b) for p, b in zip(stack.parameters, before, strict=True))
-    assert all(p.grad is None for p in stack.parameters)
+        selected.parameters.zero_()
+    assert torch.equal(stack.parameters, before)
+    assert stack.parameters.grad is None
 
 
 def test_assign_overwrites_only_the_named_networks_in_place():
     networks, source = _networks(4), _networks(2)
     stack = StackedMLP.adopt(networks, "relu", trainable=True)
     originals = copy.deepcopy(networks)
-    addresses = [p.data_ptr() for p in stack.parameters]
+    address = stack.parameters.data_ptr()
     stack.assign([3, 1], StackedMLP.adopt(source, "relu", trainable=False))
-    assert addresses == [p.data_ptr() for p in stack.parameters]
+    assert stack.parameters.data_ptr() == address
     assert stack.holds(networks)
     for network, expected in zip(
         networks, (originals[0], source[1], originals[2], source[0]), strict=True

@@ -276,9 +276,9 @@ def test_every_gradient_step_moves_every_member(build, monkeypatch):
     assert len(seen) == 50
     for obs, noise in seen:
         assert obs.shape == (3, 8, 2)
-        assert noise.shape == (2, 3, 8, 2)
+        assert noise.shape == (3, 2, 8, 2)
         assert not torch.equal(obs[0], obs[1])
-        assert not torch.equal(noise[:, 0], noise[:, 1])
+        assert not torch.equal(noise[0], noise[1])
 
 
 def test_no_learning_before_its_start(build, gradient_steps):
