@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.algorithms.sac import SACConfig
+from ray.rllib.connectors.env_to_module import (
+    AddStatesFromEpisodesToBatch,
+    AddTimeDimToBatchAndZeroPad,
+)
+from ray.rllib.connectors.module_to_env import GetActions, RemoveSingleTsTimeRankFromBatch
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
@@ -244,6 +249,23 @@ class CIKDConfig(SACConfig):
         if model_config is not None:
             self.rl_module(model_config=model_config)
         return super().update_from_dict(settings)
+
+    # Members are stateless and answer with actions, so some of RLlib's connectors have nothing to
+    # do. Each of them costs 10 to 20 microseconds for every action taken.
+
+    @override(SACConfig)
+    def build_env_to_module_connector(self, *args, **kwargs) -> Any:
+        pipeline = super().build_env_to_module_connector(*args, **kwargs)
+        pipeline.remove(AddTimeDimToBatchAndZeroPad)
+        pipeline.remove(AddStatesFromEpisodesToBatch)
+        return pipeline
+
+    @override(SACConfig)
+    def build_module_to_env_connector(self, *args, **kwargs) -> Any:
+        pipeline = super().build_module_to_env_connector(*args, **kwargs)
+        pipeline.remove(RemoveSingleTsTimeRankFromBatch)
+        pipeline.remove(GetActions)
+        return pipeline
 
     @override(SACConfig)
     def validate(self) -> None:

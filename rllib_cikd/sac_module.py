@@ -80,6 +80,15 @@ class SACModule(TorchRLModule, InferenceOnlyAPI):
         mean, _ = split_policy_output(self.policy(obs))
         return mean.tanh()
 
+    @override(nn.Module)
+    def train(self, mode: bool = True) -> SACModule:
+        """Sets `training` of this module alone, not of its layers, which do not look at it.
+
+        RLlib switches it twice for every action that is taken.
+        """
+        self.training = mode
+        return self
+
     # Only actions leave the module: every other column would be stored in each episode step.
     @override(TorchRLModule)
     def _forward_inference(self, batch: dict[str, Any], **kwargs) -> dict[str, Tensor]:

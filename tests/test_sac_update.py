@@ -151,7 +151,13 @@ def _assert_equal_weights(module: SACModule, agent: ReferenceSAC, tolerance: flo
     ours, theirs = module.state_dict(), agent.weights()
     assert ours.keys() == theirs.keys()
     for name in ours:
-        torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=tolerance, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(
+            ours[name],
+            theirs[name],
+            rtol=0,
+            atol=tolerance,
+            msg=lambda m, name=name: f"{name}: {m}",
+        )
 
 
 def _largest_difference(module: SACModule, weights: dict[str, Tensor], network: str) -> float:

@@ -704,7 +704,7 @@ def test_size_of_a_phase(build, monkeypatch, settings, expected):
 
     def watched_minibatches(self, rows):
         for batch in minibatches(self, rows):
-            drawn.append(len(batch.rewards))
+            drawn.extend(len(rewards) for rewards in batch.rewards)
             yield batch
 
     monkeypatch.setattr(CIKDTorchLearner, "_minibatches", watched_minibatches)
