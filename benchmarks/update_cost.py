@@ -18,7 +18,7 @@ import measure
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from reference_sac import Minibatch, ReferenceSAC  # noqa: E402
+from reference_sac import Minibatch, ReferenceSAC
 
 
 def plain_agents(ensemble_size: int, buffer: measure.ReplayBuffer) -> Callable[[], None]:
