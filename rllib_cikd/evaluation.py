@@ -44,6 +44,7 @@ def play_episodes(
         np.stack([env.reset(seed=seed)[0] for env, seed in zip(row, seeds, strict=True)])
         for row in envs
     ]
+    rewards = np.zeros(len(seeds))
     running = [list(range(len(seeds))) for _ in envs]
     action_space: Any = envs[0][0].action_space
     while any(running):
@@ -53,21 +54,29 @@ def play_episodes(
             actions = unsquash_actions(act[k](observations[k][episodes]), action_space)
             still_running = []
             for e, action in zip(episodes, actions, strict=True):
-                observation, reward, terminated, truncated, _ = envs[k][e].step(action)
-                for quantity, value in (("reward", reward), ("observation", observation)):
-                    if not np.isfinite(np.asarray(value)).all():
-                        raise ValueError(
-                            f"The environment returned a non-finite {quantity} ({value}) at step "
-                            f"{lengths[k, e] + 1} of an evaluation episode of {policy_id(k)}: "
-                            "check the environment for a diverging simulation."
-                        )
+                observation, rewards[e], terminated, truncated, _ = envs[k][e].step(action)
                 observations[k][e] = observation
-                returns[k, e] += float(reward)
-                lengths[k, e] += 1
                 if not (terminated or truncated):
                     still_running.append(e)
+            lengths[k, episodes] += 1
+            returns[k, episodes] += rewards[episodes]
+            _check_finite(k, lengths[k], episodes, reward=rewards, observation=observations[k])
             running[k] = still_running
     return returns, lengths
+
+
+def _check_finite(
+    member: int, lengths: np.ndarray, episodes: list[int], **quantities: np.ndarray
+) -> None:
+    """Looks at the rows of these episodes, after a step of each of them."""
+    for quantity, values in quantities.items():
+        for e in episodes if not np.isfinite(values[episodes]).all() else ():
+            if not np.isfinite(values[e]).all():
+                raise ValueError(
+                    f"The environment returned a non-finite {quantity} ({values[e]}) at step "
+                    f"{lengths[e]} of an evaluation episode of {policy_id(member)}: check the "
+                    "environment for a diverging simulation."
+                )
 
 
 def summarize(

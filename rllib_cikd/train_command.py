@@ -181,6 +181,7 @@ def _start(run: _Run, verbose: bool) -> tune.ResultGrid:
 
 def _resume(run: _Run) -> tune.ResultGrid:
     print(f"resuming {run.folder}", flush=True)
+    _put_named_checkpoints_back(run)
     tuner = tune.Tuner.restore(
         run.folder,
         trainable=run.experiment.algorithm,
@@ -188,6 +189,23 @@ def _resume(run: _Run) -> tune.ResultGrid:
         resume_errored=True,
     )
     return tuner.fit()
+
+
+def _put_named_checkpoints_back(run: _Run) -> None:
+    """Lets every trial find a checkpoint where Tune's record of the run names one.
+
+    The record lags behind the disk: when a run is killed, it may name a checkpoint that newer ones
+    have already replaced, and Tune would not go on. The newest complete one takes its name.
+    """
+    kept = run.experiment.checkpoint_config.num_to_keep
+    for trial in tune.ExperimentAnalysis(run.folder).trials:
+        if trial.checkpoint is None or Path(trial.checkpoint.path).exists():
+            continue
+        named = Path(trial.checkpoint.path)
+        # Those kept are complete; one more is there if the run died while writing it.
+        complete = sorted(named.parent.glob("checkpoint_*"))[:kept]
+        if complete:
+            complete[-1].rename(named)
 
 
 def _report(grid: tune.ResultGrid, folder: str, args: argparse.Namespace) -> int:

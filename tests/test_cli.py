@@ -175,7 +175,9 @@ def test_evaluate_twice_gives_the_same_numbers(runs):
     assert re.search(rf"^{elected} .*<- elected$", stdout, re.MULTILINE)
 
 
-def test_a_killed_run_goes_on_with_resume(tmp_path):
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_killed_run_goes_on_with_resume(tmp_path, replaced):
+    """Also if the checkpoint that Tune's record of the run names has been replaced since."""
     (tmp_path / "long.yaml").write_text(
         "long:\n  run: CIKD\n  env: Pendulum-v1\n"
         f"  stop: {{timesteps_total: 2000}}\n  config:\n{SETTINGS}"
@@ -189,6 +191,9 @@ def test_a_killed_run_goes_on_with_resume(tmp_path):
         time.sleep(0.1)
     killed.kill()
     killed.communicate()
+    if replaced:
+        for checkpoint in tmp_path.glob("results/long/CIKD_*/checkpoint_*"):
+            checkpoint.rename(checkpoint.with_name(checkpoint.name.replace("_0000", "_0001")))
 
     exit_code, stdout, stderr = finish(start(*command, "--resume", cwd=tmp_path))
     assert exit_code == 0, stderr
