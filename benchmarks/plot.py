@@ -1,0 +1,85 @@
+"""Plots of the committed figures: cost of an update against K, and where a step's time goes.
+
+pip install -e ".[benchmarks]"
+python benchmarks/plot.py  # reads docs/results/*.json, writes docs/figures/*.{png,svg}
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+#: Okabe and Ito's colours, told apart by colour-blind readers; hatches and markers for print.
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#999999"
+
+
+def load(name: str) -> dict[str, Any]:
+    return json.loads((DOCS / "results" / f"{name}.json").read_text())
+
+
+def save(figure: plt.Figure, name: str) -> None:
+    (DOCS / "figures").mkdir(exist_ok=True)
+    for suffix in ("png", "svg"):
+        figure.savefig(DOCS / "figures" / f"{name}.{suffix}", dpi=150, bbox_inches="tight")
+    print(f"docs/figures/{name}.png, .svg")
+
+
+def cost_against_members() -> None:
+    report = load("update_cost")["milliseconds"]["cpu"]
+    members = [int(k) for k in report]
+    figure, axes = plt.subplots(figsize=(5, 3.5))
+    for name, label, colour, style in (
+        ("plain", "plain PyTorch agents, one by one", GREY, "^:"),
+        ("looped", "this update, one member at a time", ORANGE, "s--"),
+        ("fused", "this update, all members at once", BLUE, "o-"),
+    ):
+        times = [report[str(k)]["median"][name] for k in members]
+        axes.plot(members, times, style, color=colour, label=label)
+    axes.set_xlabel("members K")
+    axes.set_ylabel("ms for one SAC update of all members")
+    axes.set_xticks(members)
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    save(figure, "update-cost")
+
+
+def step_budget() -> None:
+    """Each part from its own benchmark; the rest is what end-to-end takes beyond them."""
+    throughput = load("throughput")["env_steps_per_s"]
+    rates = sorted(throughput["CIKD, 3 agents"])
+    whole = 1e3 / rates[len(rates) // 2]
+    update = load("update_cost")["milliseconds"]["cpu"]["3"]["median"]["fused"]
+    by_size = load("distillation_cost")["by_buffer_size"]
+    distillation = next(iter(by_size.values()))["median"]["distil"] * 1_000 / 5_000
+    sampling = load("sampling_cost")["median"]
+    environment = sampling["environment"]
+    runner = sampling["runner"] - environment
+    parts = [
+        ("three SAC updates", update, BLUE, ""),
+        ("distillation", distillation, ORANGE, "//"),
+        ("RLlib's env runner", runner, GREEN, ".."),
+        ("environment", environment, GREY, "xx"),
+        ("rest", max(0.0, whole - update - distillation - runner - environment), "white", ""),
+    ]
+    figure, axes = plt.subplots(figsize=(7, 1.6))
+    left = 0.0
+    for label, width, colour, hatch in parts:
+        text = f"{label} ({width:.2f} ms)"
+        axes.barh(0, width, left=left, color=colour, hatch=hatch, edgecolor="black", label=text)
+        left += width
+    axes.set_yticks([])
+    axes.set_xlabel("ms for one environment step of CIKD, three agents, HalfCheetah-v5")
+    axes.legend(frameon=False, ncol=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    save(figure, "step-budget")
+
+
+if __name__ == "__main__":
+    cost_against_members()
+    step_budget()
