@@ -126,16 +126,17 @@ class SACUpdate:
 
     @torch.no_grad()
     def flush_vanished_moments(self) -> None:
-        """Sets Adam's first moments below 1e-30 to 0; to be called every hundred steps or so.
+        """Sets Adam's vanishing moments to 0; to be called every hundred steps or so.
 
         A unit that has died gets no gradient any more. Its moments decay to denormal numbers,
-        below 1e-38, and stay there, and processors are a hundred times slower with those. A
-        moment of 1e-30 moves a weight by less than 1e-25.
+        below 1e-38, and stay there, and processors are a hundred times slower with those. What is
+        set to 0 here has no effect: a first moment of 1e-30 moves a weight by less than 1e-25, and
+        the root of a second moment of 1e-32 is nothing beside Adam's ε of 1e-8.
         """
         for optimizer in self.optimizers.values():
             for state in optimizer.state.values():
-                moment = state["exp_avg"]
-                torch.hardshrink(moment, 1e-30, out=moment)
+                for moment, vanished in (("exp_avg", 1e-30), ("exp_avg_sq", 1e-32)):
+                    torch.hardshrink(state[moment], vanished, out=state[moment])
 
     def reset_moments(self, rows: list[int]) -> None:
         """Forgets the direction in which the policies and critics in these rows were moving.
