@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 _LOG_2 = math.log(2.0)
 _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
@@ -54,6 +55,7 @@ class _SquashedGaussian(torch.autograd.Function):
         return actions, (log_density - log_slope).sum(-1)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
         # u = mean + deviation: d action / du = 1 - action^2, d log-density / du = 2 action.
         actions, deviation = ctx.saved_tensors

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 #: Below this many multiplications a product is not worth splitting by hand (see `_bmm`).
 _LARGE_PRODUCT = 2**23
@@ -91,6 +92,7 @@ class _StackedMLPFunction(torch.autograd.Function):
         return x
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
         mlp: StackedMLP = ctx.mlp
         parameters, *inputs = ctx.saved_tensors

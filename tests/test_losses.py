@@ -90,6 +90,16 @@ def test_sample_gradient_equals_torch_distributions():
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-10, atol=1e-10)
 
 
+def test_sample_gradcheck():
+    """Finite differences of actions and log-densities, for two rows of which one is saturated."""
+    mean = torch.tensor([[[0.3, -1.2], [4.0, -5.0]]], **F64, requires_grad=True)
+    log_std = torch.tensor([[[0.1, -0.7], [0.5, -2.0]]], **F64, requires_grad=True)
+    noise = _randn(1, 2, 2, seed=5)
+    assert torch.autograd.gradcheck(
+        lambda m, s: losses.sample_squashed_gaussian(m, s, noise), (mean, log_std)
+    )
+
+
 # ---------------------------------------------------------------- SAC's losses
 
 

@@ -194,6 +194,15 @@ def test_backward_leaves_what_it_was_given(activation, hiddens):
     assert all(torch.equal(a, b) for a, b in zip(given, (grad_output, output, x), strict=True))
 
 
+def test_second_derivatives_are_refused():
+    """The backward pass has none of its own: better an error than a wrong number."""
+    _, stack = _twins()
+    x = torch.randn(N, B, IN, requires_grad=True)
+    (gradient,) = torch.autograd.grad(stack(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 def test_two_passes_before_one_backward_add_up():
     networks, stack = _twins()
     x, y = torch.randn(2, N, B, IN)
