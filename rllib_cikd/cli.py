@@ -70,6 +70,7 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         epilog="examples:\n"
         "  rllib train file tuned_examples/cikd-pendulum.yaml\n"
         "  rllib train file tuned_examples/cikd-pendulum.yaml --resume\n"
+        "  rllib train file tuned_examples/cikd-pendulum.yaml --variant ensemble-sac\n"
         '  rllib train file my.yaml --config \'{"seed": {"grid_search": [0, 1, 2]}}\'',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -96,6 +97,12 @@ def _add_train(commands: argparse._SubParsersAction) -> None:
         default={},
         metavar="JSON",
         help="settings of the algorithm, merged over the file's",
+    )
+    file.add_argument(
+        "--variant",
+        metavar="NAME",
+        help="train a comparison of studies/variants.yaml instead, such as ensemble-sac: its "
+        "settings are merged over the file's, under those of --config",
     )
     file.add_argument(
         "--num-samples",

@@ -27,6 +27,7 @@ from ray.tune.utils import flatten_dict
 from rllib_cikd import CIKD  # registers "CIKD"
 from rllib_cikd.command import CommandError
 from rllib_cikd.environment import create_env
+from rllib_cikd.variants import load_variant
 
 #: Keys of one experiment in a YAML file.
 EXPERIMENT_KEYS = (
@@ -144,6 +145,7 @@ class Experiment:
 def load_experiments(
     path: str | Path,
     *,
+    variant: str | None = None,
     config: Mapping[str, Any] | None = None,
     stop: Mapping[str, Any] | None = None,
     num_samples: int | None = None,
@@ -156,7 +158,9 @@ def load_experiments(
         path: A `.yaml`/`.yml` file, `{experiment_name: {run, env, stop, config}}`, or a `.py` file
             that defines `config` (an `AlgorithmConfig`, or a dict with `run` naming the
             algorithm, "CIKD" if there is none) and optionally `stop`.
-        config: Merged over the `config` of every experiment.
+        variant: A name in `studies/variants.yaml`, whose settings are merged over the `config` of
+            every experiment; the experiments' names tell it.
+        config: Merged over the `config` of every experiment, and over the variant.
         stop: Merged over the `stop` of every experiment.
         num_samples: Replaces `num_samples` of every experiment, and so on below.
 
@@ -183,11 +187,15 @@ def load_experiments(
         "checkpoint_at_end": checkpoint_at_end,
     }
     overrides = {key: value for key, value in options.items() if value is not None}
+    settings = dict(config or {})
+    if variant is not None:
+        settings = {**load_variant(variant, path), **settings}
+        specs = {f"{name}_{variant}": spec for name, spec in specs.items()}
     experiments = []
     for name, spec in specs.items():
         try:
             spec = {**spec, **overrides}
-            experiments.append(_build_experiment(name, spec, config or {}, stop or {}))
+            experiments.append(_build_experiment(name, spec, settings, stop or {}))
         except ExperimentFileError as error:
             raise ExperimentFileError(f"{path}: experiment {name!r}: {error}") from error
     return experiments

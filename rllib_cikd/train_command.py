@@ -48,6 +48,7 @@ def train_file(args: argparse.Namespace) -> int:
         )
     experiments = load_experiments(
         args.file,
+        variant=args.variant,
         config=args.config,
         stop=args.stop,
         num_samples=args.num_samples,
