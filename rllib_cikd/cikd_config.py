@@ -342,7 +342,7 @@ class CIKDConfig(SACConfig):
                 "replay_buffer_config",
                 f"'capacity' must be an integer of at least {needed}, so that it holds "
                 f"`num_steps_sampled_before_learning_starts` ({self.learning_starts_at}) and a "
-                f"minibatch ({self.train_batch_size_per_learner})",
+                f"minibatch ({self.train_batch_size_per_learner}){_as_integer(capacity)}",
             )
         if self.num_learners > 1:
             self._reject("num_learners", "more than one learner is not supported; set 0 or 1")
@@ -444,7 +444,8 @@ class CIKDConfig(SACConfig):
             return
         if not _is_integer(value) or value < minimum:
             none = ", or None" if optional else ""
-            self._reject(field, f"must be an integer of at least {minimum}{none}")
+            hint = _as_integer(value)
+            self._reject(field, f"must be an integer of at least {minimum}{none}{hint}")
 
     def _check_number(
         self,
@@ -476,6 +477,12 @@ def _has_setter(cls: type, name: str) -> bool:
 
 def _is_integer(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _as_integer(value: Any) -> str:
+    """How to write 1e6 and the like, which Python and YAML read as floats."""
+    whole = isinstance(value, float) and value.is_integer()
+    return f" (write {int(value)})" if whole else ""
 
 
 class _Banner(logging.Filter):

@@ -99,7 +99,7 @@ def test_every_field_is_an_argument_of_training_and_a_plain_key(field):
 #: Field, bad value, and words the message must have besides the field and the value.
 BAD_VALUES = [
     ("ensemble_size", 0, "integer of at least 1"),
-    ("ensemble_size", 2.0, "integer of at least 1"),
+    ("ensemble_size", 2.0, "integer of at least 1 (write 2)"),
     ("ensemble_size", True, "integer of at least 1"),
     ("ensemble_size", "3", "integer of at least 1"),
     ("policy_selection", "greedy", "'epsilon_greedy'"),
@@ -144,7 +144,7 @@ BAD_VALUES = [
     ("num_learners", 2, "set 0 or 1"),
     ("framework_str", "tf2", "'torch'"),
     ("replay_buffer_config", {"type": "EpisodeReplayBuffer"}, "capacity"),
-    ("replay_buffer_config", {"type": "EpisodeReplayBuffer", "capacity": 1e6}, "integer"),
+    ("replay_buffer_config", {"type": "EpisodeReplayBuffer", "capacity": 1e6}, "write 1000000"),
     ("replay_buffer_config", {"type": "PrioritizedEpisodeReplayBuffer", "capacity": 10**6}, "only"),
     (
         "replay_buffer_config",
