@@ -13,7 +13,7 @@ class FusedAdam(torch.optim.Adam):
     """`torch.optim.Adam(fused=True)` for a few large tensors, all of which get a gradient.
 
     Same state, same checkpoint, same kernel. `Optimizer.step`'s hooks, profiler ranges and
-    regrouping of tensors take as long as the kernel itself for networks of this size, so `step`
+    regrouping of tensors take as long as the kernel itself for networks of this size, so `descend`
     calls Adam's functional form.
     """
 

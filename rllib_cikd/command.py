@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import ray
@@ -17,6 +19,12 @@ _SPIN = {"GOMP_SPINCOUNT": "10000"}
 
 class CommandError(ValueError):
     """What was asked for cannot be done; the message says why and what to do."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns " Did you mean 'x'?" for the closest of `known`, or ""."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def start_ray(address: str | None) -> bool:

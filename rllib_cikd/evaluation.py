@@ -70,13 +70,14 @@ def _check_finite(
 ) -> None:
     """Looks at the rows of these episodes, after a step of each of them."""
     for quantity, values in quantities.items():
-        for e in episodes if not np.isfinite(values[episodes]).all() else ():
-            if not np.isfinite(values[e]).all():
-                raise ValueError(
-                    f"The environment returned a non-finite {quantity} ({values[e]}) at step "
-                    f"{lengths[e]} of an evaluation episode of {policy_id(member)}: check the "
-                    "environment for a diverging simulation."
-                )
+        if np.isfinite(values[episodes]).all():
+            continue
+        e = next(e for e in episodes if not np.isfinite(values[e]).all())
+        raise ValueError(
+            f"The environment returned a non-finite {quantity} ({values[e]}) at step {lengths[e]} "
+            f"of an evaluation episode of {policy_id(member)}: check the environment for a "
+            "diverging simulation."
+        )
 
 
 def summarize(

@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import difflib
 import importlib.util
-import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -25,9 +24,10 @@ from ray.tune.search.variant_generator import generate_variants
 from ray.tune.utils import flatten_dict
 
 from rllib_cikd import CIKD  # registers "CIKD"
-from rllib_cikd.command import CommandError
+from rllib_cikd.command import CommandError, did_you_mean
 from rllib_cikd.environment import create_env
 from rllib_cikd.variants import load_variant
+from rllib_cikd.yaml_loader import Loader
 
 #: Keys of one experiment in a YAML file.
 EXPERIMENT_KEYS = (
@@ -218,45 +218,15 @@ def flatten_stop(stop: Mapping[str, Any]) -> dict[str, float]:
     return flat
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns " Did you mean 'x'?" for the closest of `known`, or ""."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
 # --- Reading -------------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader that reads `1e-4` as a float and refuses keys given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = str(key_node.value)
-            if key in seen:
-                line = key_node.start_mark.line + 1
-                raise ExperimentFileError(f"line {line}: {key!r} is given twice.")
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
-# YAML 1.2's floats. PyYAML follows YAML 1.1, which wants a point and a signed exponent.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
-    list("-+.0123456789"),
-)
 
 
 def _read_yaml(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        content = yaml.load(path.read_text(), _Loader)
+        content = yaml.load(path.read_text(), Loader)
     except yaml.YAMLError as error:
         raise ExperimentFileError(f"{path}: not valid YAML: {error}") from error
-    except ExperimentFileError as error:
+    except CommandError as error:
         raise ExperimentFileError(f"{path}: {error}") from error
     if not isinstance(content, dict) or not content:
         raise ExperimentFileError(

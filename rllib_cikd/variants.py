@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from rllib_cikd.command import CommandError
+from rllib_cikd.command import CommandError, did_you_mean
+from rllib_cikd.yaml_loader import Loader
 
 #: Where variants are stated, seen from the folder of an experiment file or one above it.
 VARIANTS_FILE = Path("studies", "variants.yaml")
@@ -31,11 +31,13 @@ def load_variant(name: str, experiment_file: Path) -> dict[str, Any]:
             f"--variant {name}: there is no {VARIANTS_FILE} in {folders[0]} or above it. Give its "
             "settings with --config instead, or put that file beside your experiments."
         )
-    variants = yaml.safe_load(path.read_text())
+    try:
+        variants = yaml.load(path.read_text(), Loader)
+    except yaml.YAMLError as error:
+        raise CommandError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(variants, dict) or not all(isinstance(v, dict) for v in variants.values()):
         raise CommandError(f"{path}: its form is `variant-name: {{setting: value, ...}}`.")
     if name not in variants:
-        close = difflib.get_close_matches(name, variants, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise CommandError(f"--variant {name}: {path} has {', '.join(variants)}.{hint}")
+        known = ", ".join(variants)
+        raise CommandError(f"--variant {name}: {path} has {known}.{did_you_mean(name, variants)}")
     return variants[name]
