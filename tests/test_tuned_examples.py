@@ -257,7 +257,9 @@ def test_variants_without_their_file(tmp_path):
     (tmp_path / "studies" / "variants.yaml").write_text("cikd-k5: 5")
     with pytest.raises(CommandError, match="its form is"):
         load()
-    (tmp_path / "studies" / "variants.yaml").write_text("cikd-k5: {ensemble_size: 7, actor_lr: 1e-4}")
+    (tmp_path / "studies" / "variants.yaml").write_text(
+        "cikd-k5: {ensemble_size: 7, actor_lr: 1e-4}"
+    )
     (experiment,) = load()
     assert experiment.variants[0]["ensemble_size"] == 7
-    assert experiment.variants[0]["actor_lr"] == 1e-4  # not the text "1e-4", as PyYAML has it
+    assert experiment.variants[0]["actor_lr"] == 1e-4  # no text
