@@ -19,6 +19,7 @@ from ray.tune.utils import flatten_dict
 from rllib_cikd.command import FAILED, INTERRUPTED, OK, CommandError, start_ray
 from rllib_cikd.experiment_file import Experiment, load_experiments
 from rllib_cikd.progress import ProgressCallback, format_number, format_table, trial_label
+from rllib_cikd.run_record import RecordKeeper, restorable
 
 # Beyond a few threads, updates of small networks do not get faster.
 _MAX_CPUS_OF_MAIN_PROCESS = 4
@@ -173,7 +174,7 @@ def _start(run: _Run, verbose: bool) -> tune.ResultGrid:
             storage_path=run.storage,
             stop=experiment.stop,
             checkpoint_config=experiment.checkpoint_config,
-            callbacks=[ProgressCallback(experiment.name, several_trials=several)],
+            callbacks=[ProgressCallback(experiment.name, several_trials=several), RecordKeeper()],
             verbose=2 if verbose else 0,
         ),
     )
@@ -182,7 +183,11 @@ def _start(run: _Run, verbose: bool) -> tune.ResultGrid:
 
 def _resume(run: _Run) -> tune.ResultGrid:
     print(f"resuming {run.folder}", flush=True)
-    _put_named_checkpoints_back(run)
+    if not restorable(run.folder, run.experiment.checkpoint_config.num_to_keep):
+        raise CommandError(
+            f"{run.folder} has no record of its trials: it was killed before Tune had written one. "
+            "Start the run without --resume."
+        )
     tuner = tune.Tuner.restore(
         run.folder,
         trainable=run.experiment.algorithm,
@@ -190,23 +195,6 @@ def _resume(run: _Run) -> tune.ResultGrid:
         resume_errored=True,
     )
     return tuner.fit()
-
-
-def _put_named_checkpoints_back(run: _Run) -> None:
-    """Lets every trial find a checkpoint where Tune's record of the run names one.
-
-    The record lags behind the disk: when a run is killed, it may name a checkpoint that newer ones
-    have already replaced, and Tune would not go on. The newest complete one takes its name.
-    """
-    kept = run.experiment.checkpoint_config.num_to_keep
-    for trial in tune.ExperimentAnalysis(run.folder).trials:
-        if trial.checkpoint is None or Path(trial.checkpoint.path).exists():
-            continue
-        named = Path(trial.checkpoint.path)
-        # Those kept are complete; one more is there if the run died while writing it.
-        complete = sorted(named.parent.glob("checkpoint_*"))[:kept]
-        if complete:
-            complete[-1].rename(named)
 
 
 def _report(grid: tune.ResultGrid, folder: str, args: argparse.Namespace) -> int:

@@ -175,9 +175,10 @@ def test_evaluate_twice_gives_the_same_numbers(runs):
     assert re.search(rf"^{elected} .*<- elected$", stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize("replaced", [False, True])
-def test_a_killed_run_goes_on_with_resume(tmp_path, replaced):
-    """Also if the checkpoint that Tune's record of the run names has been replaced since."""
+@pytest.mark.parametrize("left", ["all well", "checkpoint replaced", "record cut short"])
+def test_a_killed_run_goes_on_with_resume(tmp_path, left):
+    """Also if the checkpoint that Tune's record of the run names has been replaced since, and if
+    Tune was just writing that record."""
     (tmp_path / "long.yaml").write_text(
         "long:\n  run: CIKD\n  env: Pendulum-v1\n"
         f"  stop: {{timesteps_total: 2000}}\n  config:\n{SETTINGS}"
@@ -191,7 +192,12 @@ def test_a_killed_run_goes_on_with_resume(tmp_path, replaced):
         time.sleep(0.1)
     killed.kill()
     killed.communicate()
-    if replaced:
+    if left == "record cut short":
+        for path in tmp_path.glob("results/long/*-state-*.json"):
+            path.write_text("")
+        for path in tmp_path.glob("results/long/experiment_state-*.json"):
+            path.write_text(path.read_text()[:1000])
+    elif left == "checkpoint replaced":
         for checkpoint in tmp_path.glob("results/long/CIKD_*/checkpoint_*"):
             checkpoint.rename(checkpoint.with_name(checkpoint.name.replace("_0000", "_0001")))
 

@@ -1,0 +1,142 @@
+"""Keeps Tune's record of a run readable, whenever the run may be killed.
+
+Tune rewrites its record (which trials there are, how far each is) every few seconds, in place: a
+run killed in the middle of that leaves a file cut short, and `Tuner.restore` cannot read it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial
+
+#: Below a run's folder: the last record that was seen whole.
+_COPIES = "sound_record"
+#: A record's files, such as "experiment_state-2026-01-31_12-00-00.json", by the session's start.
+_RECORD_FILE = re.compile(r".+-(\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)\.(json|pkl)")
+#: Copying takes at most this share of the time.
+_MAX_SHARE = 0.05
+
+
+class RecordKeeper(tune.Callback):
+    """Keeps a copy of the last whole record of a run.
+
+    Runs in object storage need none: uploads there are atomic.
+    """
+
+    def __init__(self) -> None:
+        self._next_copy_at = float("-inf")
+        self._copied: dict[Path, float] = {}
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info) -> None:
+        start = time.monotonic()
+        if not trials or start < self._next_copy_at:
+            return
+        storage: Any = trials[0].storage
+        if storage.storage_filesystem.type_name != "local":
+            return
+        self._copied = keep_record(Path(storage.experiment_fs_path), self._copied)
+        end = time.monotonic()
+        self._next_copy_at = end + (end - start) / _MAX_SHARE
+
+
+def keep_record(folder: Path, copied: dict[Path, float] | None = None) -> dict[Path, float]:
+    """Copies the record in `folder`, unless Tune is just writing it.
+
+    Args:
+        folder: Of the run.
+        copied: What the last call returned; a record that has not changed since is left.
+
+    Returns:
+        When each file that has been copied was written.
+    """
+    before = _written_at(folder)
+    if before == copied:
+        return before
+    files = {path.name: path.read_bytes() for path in before}
+    whole = all(_is_whole(content) for content in files.values())
+    if not whole or _written_at(folder) != before:
+        return copied or {}
+    copies = folder / _COPIES
+    copies.mkdir(exist_ok=True)
+    for name, content in files.items():
+        unfinished = copies / f"{name}.unfinished"
+        unfinished.write_bytes(content)
+        os.replace(unfinished, copies / name)
+    return before
+
+
+def _written_at(folder: Path) -> dict[Path, float]:
+    return {path: path.stat().st_mtime for path in _record_files(folder)}
+
+
+def mend_record(folder: Path) -> bool:
+    """Replaces a record in `folder` that was cut short by its last whole copy.
+
+    A session's files belong together, so that all of them are replaced. A session that was killed
+    before it had a copy is dropped: Tune then goes by the session before.
+
+    Returns:
+        Whether there is a record now. If not, the run was killed before it had written any.
+    """
+    files = _record_files(folder)
+    broken = {_session(p) for p in files if not _is_whole(p.read_bytes())}
+    for path in files:
+        if _session(path) in broken:
+            path.unlink()
+    for copy in _record_files(folder / _COPIES):
+        if _session(copy) in broken:
+            (folder / copy.name).write_bytes(copy.read_bytes())
+    return any(path.name.startswith("experiment_state-") for path in _record_files(folder))
+
+
+def restorable(folder: str, checkpoints_kept: int | None) -> bool:
+    """Makes a run that was killed at any moment one that `tune.Tuner.restore` can read.
+
+    The record lags behind the disk: when a run is killed, it may name a checkpoint that newer ones
+    have already replaced, and Tune would not go on. The newest complete one takes its name.
+
+    Args:
+        folder: Of the run, or its URI.
+        checkpoints_kept: `CheckpointConfig.num_to_keep` of its trials.
+
+    Returns:
+        Whether there is a record. If not, the run was killed before it had written any.
+    """
+    if "://" not in folder and not mend_record(Path(folder)):
+        return False
+    for trial in tune.ExperimentAnalysis(folder).trials:
+        if trial.checkpoint is None or Path(trial.checkpoint.path).exists():
+            continue
+        named = Path(trial.checkpoint.path)
+        # Those kept are complete; one more is there if the run died while writing it.
+        complete = sorted(named.parent.glob("checkpoint_*"))[:checkpoints_kept]
+        if complete:
+            complete[-1].rename(named)
+    return True
+
+
+def _record_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if _RECORD_FILE.fullmatch(path.name))
+
+
+def _session(path: Path) -> str:
+    match = _RECORD_FILE.fullmatch(path.name)
+    assert match is not None
+    return match.group(1)
+
+
+def _is_whole(content: bytes) -> bool:
+    if content.startswith(b"\x80"):  # a pickle; Tune calls some of them .json, too
+        return content.endswith(b".")  # the opcode with which every pickle ends
+    try:
+        json.loads(content)
+    except ValueError:
+        return False
+    return True
