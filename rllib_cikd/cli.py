@@ -1,4 +1,4 @@
-"""The `rllib` command: trains from experiment files and evaluates checkpoints.
+"""The `rllib` command: trains from experiment files, evaluates checkpoints, runs studies.
 
 Ray had a command of this name up to 2.42. This one keeps its option names and is thin over
 `ray.tune.Tuner` and `Algorithm.from_checkpoint`.
@@ -18,6 +18,7 @@ import ray
 from rllib_cikd import quiet
 from rllib_cikd.command import INTERRUPTED, USAGE_ERROR, CommandError
 from rllib_cikd.evaluate_command import evaluate
+from rllib_cikd.study import command as study_command
 from rllib_cikd.train_command import train_file
 
 
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_train(commands)
     _add_evaluate(commands)
+    _add_study(commands)
     return parser
 
 
@@ -182,6 +184,65 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--out", metavar="FILE", help="write the results to this JSON file")
     _add_common(parser)
+
+
+def _add_study(commands: argparse._SubParsersAction) -> None:
+    study = commands.add_parser(
+        "study",
+        help="compare variants over tasks and seeds",
+        description="Trains variants of tuned examples with several seeds, and reports on them.",
+    )
+    verbs = study.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    run = verbs.add_parser(
+        "run",
+        help="train all runs of a study",
+        description="Trains all runs of a study with Ray Tune. Started again after it was cut off, "
+        "it goes on from the last checkpoints and leaves what has ended.",
+        epilog="example:\n  rllib study run studies/quick.yaml",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run.set_defaults(run_command=study_command.run)
+    run.add_argument(
+        "file",
+        metavar="STUDY",
+        help="a YAML file, `{tuned_examples: [...], variants: [...], seeds: [...], steps: N}`",
+    )
+    run.add_argument(
+        "--storage-path",
+        metavar="DIR",
+        help="folder of results (default: ~/ray_results); on a cluster one that all machines share",
+    )
+    run.add_argument(
+        "--experiment-name",
+        "-n",
+        metavar="NAME",
+        help="name of the study's folder in there (default: the file's name)",
+    )
+    _add_common(run)
+    report = verbs.add_parser(
+        "report",
+        help="write tables and figures",
+        description="Writes a table and figures from the raw figures of a study, ended or not.",
+        epilog="examples:\n  rllib study report ~/ray_results/quick\n"
+        "  rllib study report docs/results",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    report.set_defaults(run_command=study_command.report)
+    report.add_argument(
+        "folder",
+        metavar="DIR",
+        help="a study's folder, or any other with *.evaluations.csv and *.phases.csv below it",
+    )
+    report.add_argument(
+        "--out", metavar="DIR", help="where to write it (default: `report` in that folder)"
+    )
+    report.add_argument(
+        "--baseline",
+        metavar="VARIANT",
+        help="whose final return others are measured against (default: vanilla-sac, or else the "
+        "first)",
+    )
+    report.add_argument("-v", "--verbose", action="store_true", help="show tracebacks of errors")
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ray
@@ -46,3 +46,22 @@ def start_ray(address: str | None) -> bool:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise CommandError(f"no Ray cluster at {address!r}: {error}") from error
     return local
+
+
+def check_fits(algorithm: Any, config: Mapping[str, Any], what: str) -> dict[str, float]:
+    """The resources of a trial with this config, by kind: "CPU", "GPU" and so on.
+
+    Raises:
+        CommandError: If it needs more than there is: Tune would wait for it for ever.
+    """
+    needed = {"CPU": 0, **algorithm.default_resource_request(dict(config)).required_resources}
+    available = ray.cluster_resources()
+    for kind, amount in needed.items():
+        if amount > available.get(kind, 0):
+            raise CommandError(
+                f"{what}: a trial needs {amount:g} {kind}s, and this machine has "
+                f"{available.get(kind, 0):g}. Lower `num_env_runners`, "
+                "`evaluation_num_env_runners`, `num_learners` or `num_gpus_per_learner`, or use a "
+                "cluster with --ray-address."
+            )
+    return needed

@@ -60,13 +60,20 @@ class ProgressCallback(Callback):
         ):
             return
         self._printed_at[key] = now
-        label = self.name + (f" {trial_label(trial.experiment_tag)}" if self.several_trials else "")
         parts = [
-            *_progress_parts(metrics, trial.stopping_criterion, history),
+            *_progress_parts(metrics, self.goals(trial), history),
             *_ensemble_parts(metrics),
             self._last_evaluation.get(key, ""),
         ]
-        print(f"{label}  " + " | ".join(part for part in parts if part), flush=True)
+        print(f"{self.label(trial)}  " + " | ".join(part for part in parts if part), flush=True)
+
+    def label(self, trial: Trial) -> str:
+        """What begins a line about this trial."""
+        return self.name + (f" {trial_label(trial.experiment_tag)}" if self.several_trials else "")
+
+    def goals(self, trial: Trial) -> Mapping[str, Any]:
+        """Results and their values at which this trial stops."""
+        return trial.stopping_criterion
 
     def _warn_of_missing_criteria(self, trial: Trial, metrics: Mapping[str, Any]) -> None:
         evaluated = any(key.startswith("evaluation/") for key in metrics)

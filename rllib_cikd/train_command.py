@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
 import sys
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray import tune
 from ray.train.constants import DEFAULT_STORAGE_PATH
 from ray.tune.utils import flatten_dict
 
-from rllib_cikd.command import FAILED, INTERRUPTED, OK, CommandError, start_ray
+from rllib_cikd.command import FAILED, INTERRUPTED, OK, CommandError, check_fits, start_ray
 from rllib_cikd.experiment_file import Experiment, load_experiments
 from rllib_cikd.progress import ProgressCallback, format_number, format_table, trial_label
 from rllib_cikd.run_record import RecordKeeper, restorable
+from rllib_cikd.trial_outcome import error_text, state
 
 # Beyond a few threads, updates of small networks do not get faster.
 _MAX_CPUS_OF_MAIN_PROCESS = 4
@@ -125,32 +124,19 @@ def _fit_to_this_machine(run: _Run) -> None:
     """
     if run.resumes:
         return
-    experiment, available = run.experiment, ray.cluster_resources()
+    experiment = run.experiment
     for config in experiment.variants:
-        needed = _required_resources(experiment, config)
-        for kind, amount in needed.items():
-            if amount > available.get(kind, 0):
-                raise CommandError(
-                    f"experiment {experiment.name!r}: a trial needs {amount:g} {kind}s, and this "
-                    f"machine has {available.get(kind, 0):g}. Lower `num_env_runners`, "
-                    "`evaluation_num_env_runners`, `num_learners` or `num_gpus_per_learner`, or "
-                    "use a cluster with --ray-address."
-                )
+        needed = check_fits(experiment.algorithm, config, f"experiment {experiment.name!r}")
     if experiment.num_trials > 1:
         return  # trials run side by side
     settings = {"num_cpus_for_main_process", "num_cpus_for_driver", "num_cpus_per_learner"}
     if settings & set(config) or config.get("num_learners"):
         return
     # The main process learns, with as many threads as Ray gives it CPUs: by default 1.
-    idle = int(available["CPU"] - needed["CPU"])
+    idle = int(ray.cluster_resources()["CPU"] - needed["CPU"])
     if idle > 0:
         cpus = min(1 + idle, _MAX_CPUS_OF_MAIN_PROCESS)
         experiment.param_space["num_cpus_for_main_process"] = cpus
-
-
-def _required_resources(experiment: Experiment, config: dict[str, Any]) -> dict[str, float]:
-    request: Any = experiment.algorithm.default_resource_request(config)
-    return {"CPU": 0, **request.required_resources}
 
 
 def _start(run: _Run, verbose: bool) -> tune.ResultGrid:
@@ -205,7 +191,7 @@ def _report(grid: tune.ResultGrid, folder: str, args: argparse.Namespace) -> int
     for result in results:
         label = f"{_label(result)}: " if several else ""
         if result.error:
-            print(f"{label}failed: {_error_text(result, args.verbose)}", file=sys.stderr)
+            print(f"{label}failed: {error_text(result, args.verbose)}", file=sys.stderr)
         if result.checkpoint:
             path = result.checkpoint.path
             if not several:
@@ -214,7 +200,7 @@ def _report(grid: tune.ResultGrid, folder: str, args: argparse.Namespace) -> int
         elif not result.error:
             print(f"{label}no checkpoint was written")
     print(f"TensorBoard: {shlex.join(['tensorboard', '--logdir', folder])}", flush=True)
-    states = [_state(result) for result in results]
+    states = [state(result) for result in results]
     if set(states) == {"done"}:
         return OK
     counts = ", ".join(f"{states.count(s)} {s}" for s in ("failed", "unfinished") if s in states)
@@ -226,6 +212,8 @@ def _report(grid: tune.ResultGrid, folder: str, args: argparse.Namespace) -> int
 def _resume_command(args: argparse.Namespace, folder: str) -> list[str]:
     storage, _, name = folder.rpartition("/")
     command = ["rllib", "train", "file", args.file, "--resume"]
+    if args.variant:
+        command += ["--variant", args.variant]
     if args.storage_path:
         command += ["--storage-path", storage]
     if args.experiment_name:
@@ -238,12 +226,6 @@ def _resume_command(args: argparse.Namespace, folder: str) -> list[str]:
 def _label(result: tune.Result) -> str:
     tag = (result.metrics or {}).get("experiment_tag")
     return trial_label(tag) if tag else Path(result.path).name
-
-
-def _state(result: tune.Result) -> str:
-    if result.error:
-        return "failed"
-    return "done" if (result.metrics or {}).get("done") else "unfinished"
 
 
 def _table(results: list[tune.Result]) -> str:
@@ -259,23 +241,5 @@ def _table(results: list[tune.Result]) -> str:
     rows = [["trial", "state", *shown]]
     for result, row in zip(results, metrics, strict=True):
         figures = [format_number(row.get(columns[name])) for name in shown]
-        rows.append([_label(result), _state(result), *figures])
+        rows.append([_label(result), state(result), *figures])
     return format_table(rows)
-
-
-def _error_text(result: tune.Result, verbose: bool) -> str:
-    """The error of a trial: what was raised first and where, or with `verbose` all of it."""
-    error = str(result.error)
-    return f"{error if verbose else _root_cause(error)}\nits log: {result.path}/error.txt"
-
-
-def _root_cause(error: str) -> str:
-    """Shortens the traceback of a chain of exceptions to the first one and its last frame."""
-    first = re.split(r"\n(?:The above exception was|During handling of)", error)[0]
-    frames = list(re.finditer(r'^  File "(.+)", line (\d+), in (.+)\n', first, re.MULTILINE))
-    if not frames:
-        return error.strip()
-    path, line, function = frames[-1].groups()
-    rest = first[frames[-1].end() :].splitlines()
-    message = "\n".join(text for text in rest if not text.startswith("    ")).strip()
-    return f"{message}\nraised at {path}:{line} in {function}"

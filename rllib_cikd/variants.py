@@ -28,7 +28,7 @@ def load_variant(name: str, experiment_file: Path) -> dict[str, Any]:
     path = next((f / VARIANTS_FILE for f in folders if (f / VARIANTS_FILE).is_file()), None)
     if path is None:
         raise CommandError(
-            f"--variant {name}: there is no {VARIANTS_FILE} in {folders[0]} or above it. Give its "
+            f"variant {name!r}: there is no {VARIANTS_FILE} in {folders[0]} or above it. Give its "
             "settings with --config instead, or put that file beside your experiments."
         )
     try:
@@ -39,5 +39,5 @@ def load_variant(name: str, experiment_file: Path) -> dict[str, Any]:
         raise CommandError(f"{path}: its form is `variant-name: {{setting: value, ...}}`.")
     if name not in variants:
         known = ", ".join(variants)
-        raise CommandError(f"--variant {name}: {path} has {known}.{did_you_mean(name, variants)}")
+        raise CommandError(f"variant {name!r}: {path} has {known}.{did_you_mean(name, variants)}")
     return variants[name]

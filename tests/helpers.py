@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,3 +85,24 @@ def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict[str, bool]:
 def flat(result: dict[str, Any]) -> dict[str, Any]:
     """A result as Tune's loggers see it: "ensemble/teacher" and so on, without the config."""
     return flatten_dict({key: value for key, value in result.items() if key != "config"})
+
+
+def start(*args: Any, cwd: Path) -> subprocess.Popen:
+    """Starts `rllib ARGS`."""
+    # As in a fresh terminal, without what other tests set.
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "OMP_", "TUNE_"))}
+    env["PYTHONPATH"] = os.pathsep.join([path for path in sys.path if path])
+    return subprocess.Popen(
+        [sys.executable, "-m", "rllib_cikd.cli", *map(str, args)],
+        cwd=cwd,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str, str]:
+    """Waits for a started command; returns exit code, stdout and stderr."""
+    stdout, stderr = process.communicate(timeout=180)
+    return process.returncode, stdout, stderr

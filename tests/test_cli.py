@@ -4,12 +4,11 @@ import json
 import math
 import os
 import re
-import subprocess
-import sys
 import textwrap
 import time
 
 import pytest
+from helpers import finish, start
 from ray._private.utils import get_num_cpus
 from ray.tune.experiment import Trial
 
@@ -18,7 +17,7 @@ from rllib_cikd.cli import main
 from rllib_cikd.evaluate_command import _load, find_checkpoint
 from rllib_cikd.progress import ProgressCallback, format_duration, format_number
 from rllib_cikd.quiet import WORKER_LINES
-from rllib_cikd.train_command import _root_cause
+from rllib_cikd.trial_outcome import root_cause
 
 SETTINGS = """\
     ensemble_size: 2
@@ -63,27 +62,6 @@ class Broken(gym.Wrapper):
 
 gym.register("Broken-v0", lambda: Broken(gym.make("Pendulum-v1")))
 """
-
-
-def start(*args, cwd):
-    """Starts `rllib ARGS`."""
-    # As in a fresh terminal, without what other tests set.
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "OMP_", "TUNE_"))}
-    env["PYTHONPATH"] = os.pathsep.join([path for path in sys.path if path])
-    return subprocess.Popen(
-        [sys.executable, "-m", "rllib_cikd.cli", *map(str, args)],
-        cwd=cwd,
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process):
-    """Waits for a started command; returns exit code, stdout and stderr."""
-    stdout, stderr = process.communicate(timeout=180)
-    return process.returncode, stdout, stderr
 
 
 @pytest.fixture(scope="module")
@@ -337,8 +315,8 @@ def test_root_cause_of_a_chain():
             raise RuntimeError from e
         RuntimeError
         """)
-    assert _root_cause(error) == "ValueError: one\ntwo\nraised at /a/inner.py:3 in step"
-    assert _root_cause("The actor died.\n") == "The actor died."
+    assert root_cause(error) == "ValueError: one\ntwo\nraised at /a/inner.py:3 in step"
+    assert root_cause("The actor died.\n") == "The actor died."
 
 
 @pytest.mark.parametrize(

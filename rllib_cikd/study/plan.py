@@ -1,0 +1,202 @@
+"""Reads a study file: which tuned examples, variants and seeds are trained, and how far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rllib_cikd.command import CommandError, did_you_mean
+from rllib_cikd.experiment_file import Experiment, load_experiments
+from rllib_cikd.variants import load_variant
+from rllib_cikd.yaml_loader import Loader
+
+#: Keys of a study file.
+STUDY_KEYS = ("tuned_examples", "variants", "seeds", "steps", "config", "baseline")
+#: Where tuned examples are, seen from the folder of a study file or one above it.
+TUNED_EXAMPLES = Path("tuned_examples")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run of a study.
+
+    Attributes:
+        example: Name of the tuned example, such as "cikd-hopper".
+        variant: Name of the comparison, such as "ensemble-sac".
+        seed: Of everything random in the run.
+        steps: Environment steps at which the run ends.
+        config: The algorithm's settings: the example's, the study's and the variant's.
+    """
+
+    example: str
+    variant: str
+    seed: int
+    steps: int
+    config: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.example}_{self.variant}_seed{self.seed}"
+
+    @property
+    def task(self) -> str:
+        """The environment's id."""
+        return str(self.config["env"])
+
+
+@dataclass(frozen=True)
+class Study:
+    """A grid of training runs.
+
+    Attributes:
+        name: The file's; names the folder of results.
+        cells: All runs. Seeds vary slowest, so that a study cut short has whole comparisons.
+        experiment: One of the checked experiments; tells the algorithm.
+        baseline: The variant that others are measured against.
+    """
+
+    name: str
+    cells: list[Cell]
+    experiment: Experiment
+    baseline: str
+
+
+def load_study(path: str | Path) -> Study:
+    """Reads a study file and checks every run that it asks for.
+
+    Args:
+        path: A YAML file with `tuned_examples` (names of files in `tuned_examples/` beside or above
+            the study's folder, or paths seen from it), `variants` (names in
+            `studies/variants.yaml`), `seeds`, `steps` (a number, or one for each example) and, if
+            wanted, `config` (settings of all runs; a variant's own go before them) and `baseline`
+            (a variant; "vanilla-sac" or else the first if there is none).
+
+    Raises:
+        CommandError: If the file cannot be read, or one of its runs could not be trained.
+    """
+    path = Path(path)
+    content = _read(path)
+    for key in STUDY_KEYS[:4]:
+        if key not in content:
+            raise CommandError(
+                f"{path}: `{key}` is missing. The form is {{tuned_examples: [cikd-hopper], "
+                "variants: [vanilla-sac, cikd], seeds: [0, 1, 2], steps: 1000000}."
+            )
+    examples, variants = (_names(path, content, key) for key in ("tuned_examples", "variants"))
+    seeds = _seeds(path, content["seeds"])
+    baseline = content.get("baseline", "vanilla-sac" if "vanilla-sac" in variants else variants[0])
+    if baseline not in variants:
+        raise CommandError(f"{path}: baseline: {baseline} is none of its variants {variants}.")
+    horizons = _horizons(path, content["steps"], [Path(name).stem for name in examples])
+    config = content.get("config") or {}
+    if not isinstance(config, dict):
+        raise CommandError(f"{path}: `config` is {config!r}, not a mapping of settings.")
+    if "seed" in config:
+        raise CommandError(f"{path}: `seed` stands in `config`. List them as `seeds`.")
+
+    cells, experiments = [], []
+    for example in examples:
+        file = _example_file(path, example)
+        for variant in variants:
+            settings = {**config, **load_variant(variant, path)}
+            for experiment in load_experiments(
+                file, config={**settings, "seed": {"grid_search": seeds}}, stop={}
+            ):
+                experiments.append(experiment)
+                cells += [
+                    Cell(file.stem, variant, found["seed"], horizons[file.stem], found)
+                    for found in experiment.variants
+                ]
+    _check_experiments(path, experiments, cells)
+    cells.sort(key=lambda cell: seeds.index(cell.seed))
+    return Study(path.stem, cells, experiments[0], baseline)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CommandError(f"{path}: no such file.")
+    try:
+        content = yaml.load(path.read_text(), Loader)
+    except yaml.YAMLError as error:
+        raise CommandError(f"{path}: not valid YAML: {error}") from error
+    except CommandError as error:
+        raise CommandError(f"{path}: {error}") from error
+    if not isinstance(content, dict):
+        raise CommandError(f"{path}: a study is a mapping with {', '.join(STUDY_KEYS)}.")
+    for key in content:
+        if key not in STUDY_KEYS:
+            raise CommandError(
+                f"{path}: unknown key {key!r}.{did_you_mean(str(key), STUDY_KEYS)} "
+                f"Known keys: {', '.join(STUDY_KEYS)}."
+            )
+    return content
+
+
+def _names(path: Path, content: Mapping[str, Any], key: str) -> list[str]:
+    names = content[key]
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        raise CommandError(f"{path}: `{key}` is {names!r}. Give a list of names.")
+    if len({Path(name).stem for name in names}) < len(names):
+        raise CommandError(f"{path}: `{key}` is {names!r}. Give each name once.")
+    return names
+
+
+def _seeds(path: Path, seeds: Any) -> list[int]:
+    whole = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
+    if not whole or not seeds or len(set(seeds)) < len(seeds):
+        raise CommandError(f"{path}: `seeds` is {seeds!r}. Give a list such as [0, 1, 2, 3, 4].")
+    return seeds
+
+
+def _horizons(path: Path, steps: Any, examples: list[str]) -> dict[str, int]:
+    horizons = steps if isinstance(steps, dict) else dict.fromkeys(examples, steps)
+    if set(horizons) != set(examples):
+        raise CommandError(
+            f"{path}: `steps` is {steps!r}. Give a number, or one for each of {examples}."
+        )
+    for value in horizons.values():
+        if type(value) is not int or value < 1:
+            raise CommandError(
+                f"{path}: `steps` has {value!r}. Give a whole number such as 1000000."
+            )
+    return horizons
+
+
+def _example_file(study: Path, example: str) -> Path:
+    folders = study.resolve().parents
+    if Path(example).suffix in (".yaml", ".yml"):
+        candidates = [folders[0] / example]
+    else:
+        candidates = [folder / TUNED_EXAMPLES / f"{example}.yaml" for folder in folders]
+    found = next((file for file in candidates if file.is_file()), None)
+    if found is None:
+        known = [file.stem for folder in folders for file in (folder / TUNED_EXAMPLES).glob("*")]
+        raise CommandError(
+            f"{study}: tuned_examples: {example}: there is no {candidates[0]}, nor in a "
+            f"tuned_examples folder above.{did_you_mean(example, known)}"
+        )
+    return found
+
+
+def _check_experiments(path: Path, experiments: list[Experiment], cells: list[Cell]) -> None:
+    algorithms = {experiment.algorithm.__name__ for experiment in experiments}
+    if len(algorithms) > 1:
+        raise CommandError(
+            f"{path}: its tuned examples run {sorted(algorithms)}. A study has one algorithm."
+        )
+    names = [cell.name for cell in cells]
+    if len(set(names)) < len(names):
+        raise CommandError(
+            f"{path}: one of its tuned examples has several experiments or a `grid_search`. A "
+            "study varies seeds and variants alone: put the rest into variants."
+        )
+    for cell in cells:
+        if not cell.config.get("evaluation_interval"):
+            raise CommandError(
+                f"{path}: {cell.example} is never evaluated, so there would be no curves. Set "
+                "`evaluation_interval` in its `config`, or in the study's."
+            )

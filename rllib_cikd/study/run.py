@@ -1,0 +1,182 @@
+"""Runs a study on Tune; a study that was cut off goes on where its checkpoints end.
+
+A study's folder holds
+
+- `cells.json`: the training runs begun so far, with their settings;
+- `study.json`: its name and baseline, for the report;
+- `session-1`, `session-2`, ...: a Tune experiment each. The first has the runs of the study's first
+  start; others have those that were added to the study's file since;
+- `raw`: the figures of each run, `NAME.evaluations.csv` and `NAME.phases.csv`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.tune.experiment import Trial
+
+from rllib_cikd.command import CommandError
+from rllib_cikd.progress import STEPS
+from rllib_cikd.run_record import RecordKeeper, restorable
+from rllib_cikd.study.plan import Cell, Study
+from rllib_cikd.study.progress import StudyProgress
+from rllib_cikd.study.raw import write_raw
+
+#: In a trial's config: the name of its cell. Algorithms do not look at keys with underscores.
+CELL_KEY = "__cell__"
+_STUDY_FILE, _CELLS_FILE = "study.json", "cells.json"
+# With a replay buffer each, checkpoints of dozens of runs are large: only the newest is kept.
+_CHECKPOINTS = {"checkpoint_frequency": 50, "checkpoint_at_end": True, "num_to_keep": 1}
+
+
+class Horizons(tune.Stopper):
+    """Ends each run at its own number of environment steps."""
+
+    def __init__(self, steps: Mapping[str, int]):
+        self._steps = dict(steps)
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return result.get(STEPS, 0) >= self._steps[result["config"][CELL_KEY]]
+
+    def stop_all(self) -> bool:
+        return False
+
+
+class RawWriter(tune.Callback):
+    """Writes the raw figures of each run as soon as it has ended."""
+
+    def __init__(self, folder: Path, cells: Sequence[Cell]):
+        self._folder = folder
+        self._runs = {cell.name: (cell.variant, cell.steps) for cell in cells}
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info) -> None:
+        # Not `trial.path`: Tune copies results there every few seconds.
+        name, folder = cell_name(trial), Path(trial.local_path or "")
+        write_raw(folder, *self._runs[name], self._folder, name)
+
+
+def cell_name(trial: Trial) -> str:
+    """Which of the study's runs a trial is."""
+    return trial.config[CELL_KEY]
+
+
+def run_study(study: Study, folder: Path) -> list[tune.Result]:
+    """Trains those runs of a study that have not ended yet; returns all that it has now.
+
+    Raises:
+        CommandError: If the folder has a run of the same name with other settings.
+    """
+    begun = _begun(folder)
+    _check_unchanged(study, begun, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / _STUDY_FILE, {"name": study.name, "baseline": study.baseline})
+    sessions = sorted(folder.glob("session-*"), key=_session_number)
+    for session in list(sessions):
+        if not restorable(str(session), _CHECKPOINTS["num_to_keep"]):
+            # Killed before any of its runs had started: they start with the new ones.
+            shutil.rmtree(session)
+            sessions.remove(session)
+            begun = {
+                name: entry for name, entry in begun.items() if entry["session"] != session.name
+            }
+    results: list[tune.Result] = []
+    for session in sessions:
+        results += _resume(study, session)
+    new = [cell for cell in study.cells if cell.name not in begun]
+    if new:
+        session = folder / f"session-{1 + max(map(_session_number, sessions), default=0)}"
+        entries = {cell.name: {**_settings(cell), "session": session.name} for cell in new}
+        _write_json(folder / _CELLS_FILE, begun | entries)
+        results += _start(study, new, session)
+    return results
+
+
+def collect_raw(folder: Path) -> None:
+    """Writes the raw figures of every run of a study as far as it is, ended or not."""
+    for name, entry in _begun(folder).items():
+        trial = folder / entry["session"] / name
+        if (trial / "result.json").is_file():
+            write_raw(trial, entry["variant"], entry["steps"], folder / "raw", name)
+
+
+def baseline_of(folder: Path) -> str | None:
+    """The baseline that the study in this folder names; None if there is no study."""
+    file = folder / _STUDY_FILE
+    return json.loads(file.read_text())["baseline"] if file.is_file() else None
+
+
+def _start(study: Study, cells: Sequence[Cell], session: Path) -> list[tune.Result]:
+    steps = {cell.name: cell.steps for cell in cells}
+    tuner = tune.Tuner(
+        study.experiment.algorithm,
+        param_space={"grid_search": [{**cell.config, CELL_KEY: cell.name} for cell in cells]},
+        tune_config=tune.TuneConfig(trial_name_creator=cell_name, trial_dirname_creator=cell_name),
+        run_config=tune.RunConfig(
+            name=session.name,
+            storage_path=str(session.parent),
+            stop=Horizons(steps),
+            checkpoint_config=tune.CheckpointConfig(**_CHECKPOINTS),
+            callbacks=[
+                RawWriter(session.parent / "raw", cells),
+                StudyProgress(study.name, steps),
+                RecordKeeper(),
+            ],
+            verbose=0,
+        ),
+    )
+    return list(tuner.fit())
+
+
+def _resume(study: Study, session: Path) -> list[tune.Result]:
+    """Goes on with a session's unfinished runs, if there are any."""
+    trainable: type[Algorithm] = study.experiment.algorithm
+    tuner = tune.Tuner.restore(
+        str(session), trainable=trainable, resume_unfinished=True, resume_errored=True
+    )
+    ended = all(
+        trial.status == Trial.TERMINATED for trial in tune.ExperimentAnalysis(str(session)).trials
+    )
+    return list(tuner.get_results() if ended else tuner.fit())
+
+
+def _begun(folder: Path) -> dict[str, dict[str, Any]]:
+    file = folder / _CELLS_FILE
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def _settings(cell: Cell) -> dict[str, Any]:
+    config = json.loads(json.dumps(dict(cell.config), default=str))
+    return {"variant": cell.variant, "steps": cell.steps, "config": config}
+
+
+def _check_unchanged(study: Study, begun: Mapping[str, dict[str, Any]], folder: Path) -> None:
+    for cell in study.cells:
+        before, now = begun.get(cell.name), _settings(cell)
+        if before is None:
+            continue
+        old = {**before["config"], "steps": before["steps"]}
+        new = {**now["config"], "steps": now["steps"]}
+        for key in sorted(set(old) | set(new)):
+            if old.get(key) != new.get(key):
+                raise CommandError(
+                    f"{cell.name} was begun in {folder} with {key}={old.get(key)!r}; now it is "
+                    f"{new.get(key)!r}. Runs of different settings cannot be compared: undo the "
+                    "change, or give the study a new folder with --experiment-name."
+                )
+
+
+def _session_number(session: Path) -> int:
+    return int(session.name.rpartition("-")[2])
+
+
+def _write_json(path: Path, content: Any) -> None:
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    unfinished.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(unfinished, path)
