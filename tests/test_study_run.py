@@ -100,7 +100,7 @@ def test_every_shipped_study_can_be_trained(path):
 
 
 def test_the_papers_figures_are_all_there():
-    assert {f"figure{n}" for n in range(2, 10)} | {"quick"} == {path.stem for path in STUDIES}
+    assert {f"figure{n}" for n in range(2, 10)} | {"quick"} <= {path.stem for path in STUDIES}
 
 
 @pytest.mark.parametrize(
