@@ -1,0 +1,133 @@
+"""Statistics of curves, as pure functions of arrays.
+
+Shapes: S seeds, T evaluations, P phases, K members.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import integrate, stats
+
+_CONFIDENCE = 0.95
+# Every interval draws from a generator of its own: none depends on what was computed before it.
+_SEED = 0
+_IQM_RESAMPLES = 2_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An average with its 95% interval; `low` and `high` are NaN where one seed gives none."""
+
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def mean_interval(values: np.ndarray) -> Interval:
+    """Means over seeds with BCa bootstrap intervals (`scipy.stats.bootstrap`).
+
+    Args:
+        values: `[S, ...]`, no NaN. One seed has no interval; where all seeds agree, it is
+            that one value.
+
+    Returns:
+        Arrays `[...]`.
+    """
+    mean = np.asarray(values.mean(axis=0))
+    if len(values) == 1:
+        none = np.full_like(mean, np.nan)
+        return Interval(mean, none, none)
+    columns = values.reshape(len(values), -1)
+    low, high = mean.ravel().copy(), mean.ravel().copy()
+    # BCa's acceleration divides by the spread; that of rounding errors alone is none.
+    varied = np.ptp(columns, axis=0) > 1e-9 * np.abs(columns).max(axis=0)
+    if varied.any():
+        interval = stats.bootstrap(
+            (columns[:, varied],),
+            np.mean,
+            axis=0,
+            confidence_level=_CONFIDENCE,
+            method="BCa",
+            batch=250,
+            rng=np.random.default_rng(_SEED),
+        ).confidence_interval
+        low[varied], high[varied] = interval
+    return Interval(mean, low.reshape(mean.shape), high.reshape(mean.shape))
+
+
+def interquartile_mean(scores: np.ndarray) -> Interval:
+    """The mean of the middle half of all scores, with a stratified bootstrap interval.
+
+    R. Agarwal et al., *Deep Reinforcement Learning at the Edge of the Statistical Precipice*
+    (2021): the seeds of each task are resampled by themselves, the interval is the percentiles'.
+    Statistic and interval are those of their `rliable`.
+
+    Args:
+        scores: `[S, tasks]`. One seed has no interval.
+    """
+
+    def middle(*tasks: np.ndarray, axis: int = -1) -> np.ndarray:
+        return stats.trim_mean(np.concatenate(tasks, axis=axis), 0.25, axis=axis)
+
+    tasks = tuple(scores.T)
+    mean = np.asarray(middle(*tasks))
+    if len(scores) == 1:
+        return Interval(mean, np.array(np.nan), np.array(np.nan))
+    low, high = stats.bootstrap(
+        tasks,
+        middle,
+        vectorized=True,
+        n_resamples=_IQM_RESAMPLES,
+        confidence_level=_CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(_SEED),
+    ).confidence_interval
+    return Interval(mean, np.asarray(low), np.asarray(high))
+
+
+def normalise(returns: np.ndarray, start: float, end: float) -> np.ndarray:
+    """Scores: 0 at the baseline's `start`, 1 at its `end`; that must be above the start."""
+    return (returns - start) / (end - start)
+
+
+def area_under_curve(steps: np.ndarray, returns: np.ndarray) -> np.ndarray:
+    """The mean return over `steps` `[T]` by the trapezoidal rule, `[S]` of `[S, T]`."""
+    if len(steps) == 1:
+        return returns[:, 0]
+    return integrate.trapezoid(returns, steps, axis=1) / (steps[-1] - steps[0])
+
+
+def steps_to_reach(steps: np.ndarray, curve: np.ndarray, threshold: float) -> int | None:
+    """The first of `steps` `[T]` at which `curve` `[T]` is at `threshold` or above."""
+    reached = np.flatnonzero(curve >= threshold)
+    return int(steps[reached[0]]) if reached.size else None
+
+
+def proportions(indices: np.ndarray, size: int) -> np.ndarray:
+    """How often each of 0 … `size` - 1 is among `indices`, as shares `[size]`."""
+    return np.bincount(indices, minlength=size) / len(indices)
+
+
+def best_seed(returns: np.ndarray) -> np.ndarray:
+    """The row of `[S, T]` with the highest return at each evaluation, `[T]`; ties: the first."""
+    return returns.argmax(axis=0)
+
+
+def above_teacher(teachers: np.ndarray, returns: np.ndarray) -> np.ndarray:
+    """Whether each student's return exceeds its teacher's: 1 or 0, NaN for the teacher.
+
+    Args:
+        teachers: `[P]`.
+        returns: `[P, K]` after each phase; NaN where not measured, which stays NaN.
+    """
+    of_teacher = returns[np.arange(len(teachers)), teachers][:, None]
+    above = np.where(np.isnan(returns) | np.isnan(of_teacher), np.nan, returns > of_teacher)
+    above[np.arange(len(teachers)), teachers] = np.nan
+    return above
+
+
+def training_third(steps: np.ndarray, last_step: int) -> np.ndarray:
+    """0, 1 or 2 for each of `steps` in 1 … `last_step`; boundaries are of the earlier third."""
+    return (3 * steps - 1) // last_step
