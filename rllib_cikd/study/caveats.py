@@ -72,8 +72,8 @@ def _late_elections(curves: Sequence[Curves]) -> list[str]:
     if not late:
         return []
     return [
-        f"**Elected member** not known at up to {max(missing.values())} evaluations, for no member "
-        f"had finished an episode: {_names(late, curves)}. Its area is over the others."
+        f"**Elected member** not known at the first evaluations (at most {max(missing.values())}), "
+        f"as no member had finished an episode: {_names(late, curves)}. Its area is over the rest."
     ]
 
 
