@@ -209,6 +209,13 @@ def test_a_killed_study_goes_on_and_grows(project):
         "small_cikd_seed2",
     }
 
+    exit_code, stdout, stderr = finish(start("study", "report", folder, cwd=project))
+    assert exit_code == 0, stderr
+    report = (folder / "report" / "report.md").read_text()
+    assert f"report: {folder / 'report' / 'report.md'}" in stdout
+    assert "baseline: **vanilla-sac**" in report
+    assert (folder / "report" / "figures" / "learning-curves.png").stat().st_size > 10_000
+
     study.write_text(STUDY.replace("assess_distillation: true", "tau: 0.01"))
     exit_code, _, stderr = finish(start(*command, cwd=project))
     assert exit_code == 2

@@ -46,7 +46,7 @@ _STEPS = "num_env_steps_sampled_lifetime"
 Row = dict[str, Any]
 
 
-def read_results(trial: Path, steps: int) -> list[dict[str, Any]]:
+def read_results(trial: Path, steps: float) -> list[dict[str, Any]]:
     """The results of a trial, in order, each iteration once.
 
     A run that was resumed has the iterations after its last checkpoint twice, of which the later
