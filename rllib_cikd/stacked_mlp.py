@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-#: Below this many multiplications a product is not worth splitting by hand (see `_bmm`).
-_LARGE_PRODUCT = 2**23
+from rllib_cikd.matrix_products import affine, gradient_of_input, gradient_of_weight, one_by_one
 
 
 def _relu_backward(grad: Tensor, output: Tensor) -> Tensor:
@@ -37,84 +36,66 @@ ACTIVATIONS: dict[str, tuple[type[nn.Module], Callable[..., Tensor], Callable[..
 }
 
 
-def _bmm(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
-    """`[n, i, j] @ [n, j, k]`, over all threads also where n is no multiple of their number.
-
-    On CPU, `torch.bmm` gives each thread whole products: with three networks on two threads,
-    one of them works alone for half of the time.
-    """
-    n, i, j = a.shape
-    if a.is_cuda or n % torch.get_num_threads() == 0 or i * j * b.shape[2] < _LARGE_PRODUCT:
-        return torch.bmm(a, b) if out is None else torch.bmm(a, b, out=out)
-    if out is None:
-        out = a.new_empty(n, i, b.shape[2])
-    for network in range(n):
-        torch.mm(a[network], b[network], out=out[network])
-    return out
-
-
-def _linear(x: Tensor, weight: Tensor) -> Tensor:
-    """`[n, B, in] @ [n, in, out]`."""
-    if weight.shape[2] == 1:  # one row times a matrix: a third of the time of the transposed
-        return torch.bmm(weight.transpose(1, 2), x.transpose(1, 2)).view(*x.shape[:2], 1)
-    return _bmm(x, weight)
-
-
-def _gradient_of_weight(x: Tensor, grad: Tensor, out: Tensor) -> None:
-    """`[n, in, B] @ [n, B, out]`, into `out`."""
-    if grad.shape[2] == 1:
-        torch.bmm(grad.transpose(1, 2), x, out=out.transpose(1, 2))
-    else:
-        _bmm(x.transpose(1, 2), grad, out=out)
-
-
-def _gradient_of_input(grad: Tensor, weight: Tensor) -> Tensor:
-    """`[n, B, out] @ [n, out, in]`."""
-    if weight.shape[2] == 1:
-        return grad * weight.transpose(1, 2)
-    return _bmm(grad, weight.transpose(1, 2))
-
-
 class _StackedMLPFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, parameters: Tensor, mlp: StackedMLP, rows: int) -> Tensor:
         activate = ACTIVATIONS[mlp.activation][1]
         last = len(mlp.weights) - 1
-        inputs = []
-        for layer, (weight, bias) in enumerate(zip(mlp.weights, mlp.biases, strict=True)):
-            inputs.append(x[:, :rows])
-            x = _linear(x, weight).add_(bias)
-            if layer < last:
-                x = activate(x)
         ctx.mlp, ctx.rows = mlp, x.shape[1]
+        ctx.one_by_one = one_by_one(x, mlp.weights)
+        inputs, outputs = [], []
+        for (y,), weights, biases in zip(
+            *(_divide(some, ctx.one_by_one) for some in ([x], mlp.weights, mlp.biases)), strict=True
+        ):
+            for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+                inputs.append(y[..., :rows, :])
+                relu = layer < last and mlp.activation == "relu"  # the product does it in passing
+                y = affine(y, weight, bias, relu)
+                if layer < last and not relu:
+                    y = activate(y)
+            outputs.append(y)
         # The parameters only for autograd's check that nobody has changed them since.
         ctx.save_for_backward(parameters, *inputs)
-        return x
+        return torch.stack(outputs) if ctx.one_by_one else outputs[0]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
         mlp: StackedMLP = ctx.mlp
-        parameters, *inputs = ctx.saved_tensors
-        rows = inputs[0].shape[1]
-        grad = grad_outputs[0][:, :rows]
+        parameters, *saved = ctx.saved_tensors
+        layers, rows = len(mlp.weights), saved[0].shape[-2]
         activation_backward = ACTIVATIONS[mlp.activation][2]
         needs_x, needs_parameters = ctx.needs_input_grad[:2]
         grad_parameters = None
         if needs_parameters:
             grad_parameters = torch.empty_like(parameters)
-            grad_weights, grad_biases = mlp.split(grad_parameters)
-        for layer in reversed(range(len(mlp.weights))):
-            if needs_parameters:
-                _gradient_of_weight(inputs[layer], grad, out=grad_weights[layer])
-                torch.sum(grad, 1, keepdim=True, out=grad_biases[layer])
-            if layer > 0 or needs_x:
-                grad = _gradient_of_input(grad, mlp.weights[layer])
-            if layer > 0:
-                grad = activation_backward(grad, inputs[layer])
-        if needs_x and rows < ctx.rows:
+            grad_weights, grad_biases = (
+                _divide(some, ctx.one_by_one) for some in mlp.split(grad_parameters)
+            )
+        grads = []
+        all_weights = _divide(mlp.weights, ctx.one_by_one)
+        for i, (grad,) in enumerate(_divide([grad_outputs[0][:, :rows]], ctx.one_by_one)):
+            weights, inputs = all_weights[i], saved[i * layers : (i + 1) * layers]
+            for layer in reversed(range(layers)):
+                if needs_parameters:
+                    gradient_of_weight(inputs[layer], grad, out=grad_weights[i][layer])
+                    torch.sum(grad, -2, keepdim=True, out=grad_biases[i][layer])
+                if layer > 0 or needs_x:
+                    grad = gradient_of_input(grad, weights[layer])
+                if layer > 0:
+                    grad = activation_backward(grad, inputs[layer])
+            grads.append(grad)
+        if not needs_x:
+            return None, grad_parameters, None, None
+        grad = torch.stack(grads) if ctx.one_by_one else grads[0]
+        if rows < ctx.rows:
             grad = nn.functional.pad(grad, (0, 0, 0, ctx.rows - rows))
-        return grad if needs_x else None, grad_parameters, None, None
+        return grad, grad_parameters, None, None
+
+
+def _divide(tensors: Sequence[Tensor], one_by_one: bool) -> list[Sequence[Tensor]]:
+    """What to compute with at a time: tensors `[n, ...]`; or `one_by_one`, n times `[...]`."""
+    return list(zip(*(t.unbind(0) for t in tensors), strict=True)) if one_by_one else [tensors]
 
 
 class StackedMLP:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rllib_cikd import stacked_mlp
+from rllib_cikd import matrix_products, stacked_mlp
 from rllib_cikd.sac_module import mlp
 from rllib_cikd.stacked_mlp import StackedMLP
 
@@ -26,24 +26,35 @@ def _float64():
     torch.set_default_dtype(torch.float32)
 
 
-@pytest.fixture(params=["batched", "split"])
+@pytest.fixture(params=["batched", "split", "one by one"])
 def products(request, monkeypatch) -> list[int]:
-    """Both ways to multiply; the list grows with every single product that "split" takes."""
+    """All ways to multiply; the list grows with every product of a single network."""
     counter: list[int] = []
-    if request.param == "split":
-        single = torch.mm
 
-        def counting(*args, **kwargs) -> Tensor:
+    def counting(single: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def product(*args, **kwargs) -> Tensor:
             counter.append(1)
             return single(*args, **kwargs)
 
-        monkeypatch.setattr(stacked_mlp, "_LARGE_PRODUCT", 0)
+        return product
+
+    monkeypatch.setattr(matrix_products, "_LARGE_PRODUCT", 2**62)
+    if request.param == "split":
+        monkeypatch.setattr(matrix_products, "_LARGE_PRODUCT", 0)
         monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # does not divide N
-        monkeypatch.setattr(torch, "mm", counting)
-    else:
-        monkeypatch.setattr(stacked_mlp, "_LARGE_PRODUCT", 2**62)
+        monkeypatch.setattr(torch, "mm", counting(torch.mm))
+    elif request.param == "one by one":  # oneDNN's operator itself has no float64
+        monkeypatch.setattr(stacked_mlp, "one_by_one", lambda x, weights: True)
+        monkeypatch.setattr(matrix_products, "_onednn", counting(_plain_product))
     yield counter
-    assert bool(counter) == (request.param == "split")  # it took the way it names
+    assert bool(counter) == (request.param != "batched")  # it took the way it names
+
+
+def _plain_product(
+    a: Tensor, b: Tensor, bias: Tensor | None = None, activation: str = "none"
+) -> Tensor:
+    y = nn.functional.linear(a, b, bias)
+    return y.relu() if activation == "relu" else y
 
 
 def _networks(n: int = N, hiddens: list[int] | None = None, activation: str = "relu"):
@@ -126,6 +137,7 @@ def test_rows_without_a_gradient(frozen):
 
 
 @pytest.mark.parametrize("out", [1, 2])
+@pytest.mark.usefixtures("products")
 def test_networks_with_a_single_output(out):
     """Critics have one; their last layer takes products of its own."""
     networks = [mlp(IN, [8, 6], out, "relu") for _ in range(N)]
@@ -168,6 +180,7 @@ def test_float32_equals_separate_networks_to_rounding():
     torch.testing.assert_close(stack(x), _separately(networks, x), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.usefixtures("products")
 def test_an_expanded_input_is_shared_by_all_networks():
     """`obs.expand(n, -1, -1)` has no memory of its own; the gradients of its rows add up."""
     networks, stack = _twins()
@@ -180,6 +193,7 @@ def test_an_expanded_input_is_shared_by_all_networks():
 
 @pytest.mark.parametrize("hiddens", HIDDENS, ids=str)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.usefixtures("products")
 def test_backward_leaves_what_it_was_given(activation, hiddens):
     """Its activations' gradients are computed in place: neither saved tensors nor its input may
     change, so a second backward pass gives the same gradients."""
@@ -214,14 +228,14 @@ def test_two_passes_before_one_backward_add_up():
 @pytest.mark.parametrize("shapes", [((N, B, IN), (N, IN, OUT)), ((1, B, IN), (1, IN, OUT))])
 def test_a_split_product_equals_bmm(shapes, monkeypatch):
     """Also with transposed operands, as the forward and backward passes have them."""
-    monkeypatch.setattr(stacked_mlp, "_LARGE_PRODUCT", 0)
+    monkeypatch.setattr(matrix_products, "_LARGE_PRODUCT", 0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     a, b = torch.randn(*shapes[0]), torch.randn(*shapes[1])
     transposed_a = a.transpose(1, 2).contiguous().transpose(1, 2)
     transposed_b = b.transpose(1, 2).contiguous().transpose(1, 2)
     for left in (a, transposed_a):
         for right in (b, transposed_b):
-            torch.testing.assert_close(stacked_mlp._bmm(left, right), torch.bmm(a, b))
+            torch.testing.assert_close(matrix_products._bmm(left, right), torch.bmm(a, b))
 
 
 # ---------------------------------------------------------------- where gradients go
