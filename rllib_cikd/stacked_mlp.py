@@ -44,11 +44,11 @@ class _StackedMLPFunction(torch.autograd.Function):
         ctx.mlp, ctx.rows = mlp, x.shape[1]
         ctx.one_by_one = one_by_one(x, mlp.weights)
         inputs, outputs = [], []
-        for (y,), weights, biases in zip(
-            *(_divide(some, ctx.one_by_one) for some in ([x], mlp.weights, mlp.biases)), strict=True
+        for (y,), (weights, biases) in zip(
+            _divide([x], ctx.one_by_one), mlp.blocks(ctx.one_by_one), strict=True
         ):
             for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-                inputs.append(y[..., :rows, :])
+                inputs.append(y if rows == ctx.rows else y[..., :rows, :])
                 relu = layer < last and mlp.activation == "relu"  # the product does it in passing
                 y = affine(y, weight, bias, relu)
                 if layer < last and not relu:
@@ -73,9 +73,9 @@ class _StackedMLPFunction(torch.autograd.Function):
                 _divide(some, ctx.one_by_one) for some in mlp.split(grad_parameters)
             )
         grads = []
-        all_weights = _divide(mlp.weights, ctx.one_by_one)
+        blocks = mlp.blocks(ctx.one_by_one)
         for i, (grad,) in enumerate(_divide([grad_outputs[0][:, :rows]], ctx.one_by_one)):
-            weights, inputs = all_weights[i], saved[i * layers : (i + 1) * layers]
+            weights, inputs = blocks[i][0], saved[i * layers : (i + 1) * layers]
             for layer in reversed(range(layers)):
                 if needs_parameters:
                     gradient_of_weight(inputs[layer], grad, out=grad_weights[i][layer])
@@ -126,6 +126,9 @@ class StackedMLP:
         self.parameters = torch.cat([block.detach().flatten() for block in blocks])
         self._frozen = self.parameters.detach()
         self.weights, self.biases = self.split(self._frozen)
+        self._alone = list(
+            zip(_divide(self.weights, True), _divide(self.biases, True), strict=True)
+        )
         self.parameters.requires_grad_(trainable)
 
     @classmethod
@@ -175,6 +178,10 @@ class StackedMLP:
         blocks = flat.split([shape.numel() for shape in self._shapes])
         views = [block.view(shape) for block, shape in zip(blocks, self._shapes, strict=True)]
         return views[::2], views[1::2]
+
+    def blocks(self, one_by_one: bool) -> list[tuple[Sequence[Tensor], Sequence[Tensor]]]:
+        """`weights` and `biases`; or those of network k, `[in, out]` and `[1, out]`, for each k."""
+        return self._alone if one_by_one else [(self.weights, self.biases)]
 
     def __call__(self, x: Tensor, frozen: bool = False, gradient_rows: int | None = None) -> Tensor:
         """`[n, B, in]` -> `[n, B, out]`.
