@@ -1,4 +1,4 @@
-"""n perceptrons of equal shape evaluated as one batched computation, with its own backward pass.
+"""n perceptrons of equal shape evaluated together, with a backward pass of their own.
 
 Written by hand because autograd's generic one costs a third more on a CPU: it keeps
 pre-activations, masks them out of place and copies transposed weight gradients.
