@@ -13,6 +13,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.sac import SAC
 from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.core.learner.learner import Learner
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import (
@@ -187,11 +188,16 @@ class CIKD(SAC):
         self._num_distillations += 1
         self._last_phase = report
 
-    def _sync_weights(self) -> None:
-        """The env runners' policies become the learner's."""
+    def _sync_weights(self, group: EnvRunnerGroup | None = None) -> None:
+        """The env runners' policies become the learner's.
+
+        Without a timeout, RLlib drops a sync while the one before is still under way.
+        """
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
-            self.env_runner_group.sync_weights(
-                from_worker_or_learner_group=self.learner_group, inference_only=True
+            (group or self.env_runner_group).sync_weights(
+                from_worker_or_learner_group=self.learner_group,
+                inference_only=True,
+                timeout_seconds=self.config.sample_timeout_s,
             )
 
     # ------------------------------------------------------------------ Members
@@ -242,12 +248,7 @@ class CIKD(SAC):
         if seeds is None:  # all runners must play shares of the same episodes
             seeds = [int(np.random.SeedSequence().generate_state(1)[0])]
         group = self.eval_env_runner_group or self.env_runner_group
-        # No timeout: RLlib drops a sync that comes while the last one is still under way.
-        group.sync_weights(
-            from_worker_or_learner_group=self.learner_group,
-            inference_only=True,
-            timeout_seconds=None,
-        )
+        self._sync_weights(group)
         local = group.local_env_runner
         remote = group.healthy_worker_ids() if self.eval_env_runner_group else []
         remote = remote[:num_episodes]
@@ -407,6 +408,7 @@ class CIKD(SAC):
         stored = self.config.store_buffer_in_checkpoints
         self._transitions_stored = own["transitions_stored"] if stored else 0
         self._reader.forget_ongoing()  # env runners start new episodes after a restore
+        self._sync_weights()  # RLlib's own may have been dropped
 
     def _ask_learner(self, function: Callable[[Learner], T]) -> T:
         """Calls a function on every learner; raises what RLlib would hide."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 from unittest.mock import Mock
 
 import envs
@@ -100,8 +101,22 @@ def test_3_remote_learner_that_raises_stops_the_run(build):
 # 4. After a restore, env runners keep newer weights, and evaluation uses those.
 
 
-def test_4_older_weights_reach_remote_env_runners(build, tmp_path):
+def _take_states_slowly(runner):
+    set_state = runner.set_state
+
+    def slow(state):
+        time.sleep(0.5)
+        set_state(state)
+
+    runner.set_state = slow
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_4_older_weights_reach_remote_env_runners(build, tmp_path, slow):
+    """Also while an env runner is still busy with weights that were sent to it before."""
     algo = build(small_config(envs.DriftEnv).env_runners(num_env_runners=1))
+    if slow:
+        algo.env_runner_group.foreach_env_runner(_take_states_slowly, local_env_runner=False)
     algo.train()
     path = algo.save_to_path(str(tmp_path / "checkpoint"))
     old, played = weights_of(algo, "policy"), algo.evaluate_members(3, seed=0)
