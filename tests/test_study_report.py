@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import importlib
+import subprocess
 import sys
 import warnings
 from collections.abc import Sequence
@@ -548,16 +548,15 @@ def test_every_figure_is_written_and_shown(folder: Path):
         assert (page.parent / "figures" / f"{name}.png").stat().st_size > 5_000
 
 
-def test_without_matplotlib_the_error_says_what_to_install(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-):
-    for name in list(sys.modules):
-        if name.startswith(("rllib_cikd.study", "matplotlib")):
-            monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    report = importlib.import_module("rllib_cikd.study.report")
-    with pytest.raises(CommandError, match=r"pip install 'rllib-cikd\[study\]'"):
-        report.write_report(folder)
+def test_without_matplotlib_the_error_says_what_to_install(folder: Path):
+    program = (
+        "import sys; sys.modules['matplotlib'] = None; from pathlib import Path; "
+        "from rllib_cikd.study.report import write_report; write_report(Path(sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", program, str(folder)]
+    outcome = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "CommandError" in outcome.stderr
+    assert "pip install 'rllib-cikd[study]'" in outcome.stderr
 
 
 # --- figures ---
