@@ -218,6 +218,7 @@ def _students(
         axes.set_xticks(range(3), [third.removesuffix(" third") for third in THIRDS])
         axes.hlines(PAPER_ABOVE, -0.5, 2.5, color="black", linestyle="--", linewidth=0.9)
         axes.hlines(PAPER_ABOVE_LATE, 1.5, 2.5, color="black", linestyle=":", linewidth=1.5)
+        axes.set_ylim(0, 1.02)
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     drawing.label_axes(grid, "third of training", "students above their teacher")
     overall, late = f"paper, overall: {PAPER_ABOVE:.0%}", f"paper, late: {PAPER_ABOVE_LATE:.0%}"
