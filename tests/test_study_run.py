@@ -10,6 +10,7 @@ import pytest
 from helpers import finish, start
 
 from rllib_cikd.command import CommandError
+from rllib_cikd.study import run
 from rllib_cikd.study.plan import load_study
 from rllib_cikd.study.progress import StudyProgress
 from rllib_cikd.study.raw import evaluation_rows, phase_rows, read_results
@@ -221,6 +222,21 @@ def test_a_killed_study_goes_on_and_grows(project):
     assert exit_code == 2
     assert "assess_distillation=True; now it is None" in stderr
     assert "--experiment-name" in stderr
+
+
+@pytest.mark.parametrize("left", ["nothing", "a folder without a record"])
+def test_a_session_killed_before_its_first_record_starts_anew(project, monkeypatch, left):
+    study, folder = load_study(project / "studies" / "small.yaml"), project / "results"
+    started = []
+    monkeypatch.setattr(
+        run, "_start", lambda study, cells, session: started.append((session, cells)) or []
+    )
+    run.run_study(study, folder)  # writes cells.json, but Tune is not started
+    if left != "nothing":
+        (folder / "session-1").mkdir()
+        (folder / "session-1" / "tuner.pkl").write_bytes(b"")
+    run.run_study(study, folder)
+    assert started == [(folder / "session-1", study.cells)] * 2
 
 
 # ---------------------------------------------------------------- raw figures

@@ -28,6 +28,7 @@ from rllib_cikd.run_record import RecordKeeper, restorable
 from rllib_cikd.study.plan import Cell, Study
 from rllib_cikd.study.progress import StudyProgress
 from rllib_cikd.study.raw import write_raw
+from rllib_cikd.trial_outcome import state
 
 #: In a trial's config: the name of its cell. Algorithms do not look at keys with underscores.
 CELL_KEY = "__cell__"
@@ -73,22 +74,22 @@ def run_study(study: Study, folder: Path) -> list[tune.Result]:
     Raises:
         CommandError: If the folder has a run of the same name with other settings.
     """
-    begun = _begun(folder)
+    sessions = _sessions(folder)
+    # Of a session that was killed before Tune had written a record, nothing is left to go on with.
+    begun = {
+        name: entry
+        for name, entry in _begun(folder).items()
+        if entry["session"] in [session.name for session in sessions]
+    }
     _check_unchanged(study, begun, folder)
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / _STUDY_FILE, {"name": study.name, "baseline": study.baseline})
-    sessions = sorted(folder.glob("session-*"), key=_session_number)
-    for session in list(sessions):
-        if not restorable(str(session), _CHECKPOINTS["num_to_keep"]):
-            # Killed before any of its runs had started: they start with the new ones.
-            shutil.rmtree(session)
-            sessions.remove(session)
-            begun = {
-                name: entry for name, entry in begun.items() if entry["session"] != session.name
-            }
     results: list[tune.Result] = []
     for session in sessions:
-        results += _resume(study, session)
+        names = {name for name, entry in begun.items() if entry["session"] == session.name}
+        results += _resume(study, session, names)
+        if any(state(result) == "unfinished" for result in results):
+            return results  # interrupted
     new = [cell for cell in study.cells if cell.name not in begun]
     if new:
         session = folder / f"session-{1 + max(map(_session_number, sessions), default=0)}"
@@ -96,6 +97,17 @@ def run_study(study: Study, folder: Path) -> list[tune.Result]:
         _write_json(folder / _CELLS_FILE, begun | entries)
         results += _start(study, new, session)
     return results
+
+
+def _sessions(folder: Path) -> list[Path]:
+    """Those that can be resumed, the first one first; others are removed."""
+    sessions = []
+    for session in sorted(folder.glob("session-*"), key=_session_number):
+        if restorable(str(session), _CHECKPOINTS["num_to_keep"]):
+            sessions.append(session)
+        else:
+            shutil.rmtree(session)
+    return sessions
 
 
 def collect_raw(folder: Path) -> None:
@@ -134,16 +146,15 @@ def _start(study: Study, cells: Sequence[Cell], session: Path) -> list[tune.Resu
     return list(tuner.fit())
 
 
-def _resume(study: Study, session: Path) -> list[tune.Result]:
-    """Goes on with a session's unfinished runs, if there are any."""
+def _resume(study: Study, session: Path, names: set[str]) -> list[tune.Result]:
+    """Goes on with those of a session's runs that have not ended, if there are any."""
     trainable: type[Algorithm] = study.experiment.algorithm
     tuner = tune.Tuner.restore(
         str(session), trainable=trainable, resume_unfinished=True, resume_errored=True
     )
-    ended = all(
-        trial.status == Trial.TERMINATED for trial in tune.ExperimentAnalysis(str(session)).trials
-    )
-    return list(tuner.get_results() if ended else tuner.fit())
+    trials = tune.ExperimentAnalysis(str(session)).trials
+    ended = {str(trial) for trial in trials if trial.status == Trial.TERMINATED}
+    return list(tuner.get_results() if names <= ended else tuner.fit())
 
 
 def _begun(folder: Path) -> dict[str, dict[str, Any]]:
