@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,8 @@ def restorable(folder: str, checkpoints_kept: int | None) -> bool:
     """Makes a run that was killed at any moment one that `tune.Tuner.restore` can read.
 
     The record lags behind the disk: when a run is killed, it may name a checkpoint that newer ones
-    have already replaced, and Tune would not go on. The newest complete one takes its name.
+    have replaced, or that Tune was just deleting, and Tune would not go on. The newest complete
+    one takes its name.
 
     Args:
         folder: Of the run, or its URI.
@@ -112,14 +114,26 @@ def restorable(folder: str, checkpoints_kept: int | None) -> bool:
     if "://" not in folder and not mend_record(Path(folder)):
         return False
     for trial in tune.ExperimentAnalysis(folder).trials:
-        if trial.checkpoint is None or Path(trial.checkpoint.path).exists():
+        if trial.checkpoint is None or "://" in folder:
             continue
         named = Path(trial.checkpoint.path)
-        # Those kept are complete; one more is there if the run died while writing it.
-        complete = sorted(named.parent.glob("checkpoint_*"))[:checkpoints_kept]
-        if complete:
-            complete[-1].rename(named)
+        complete = _complete_checkpoints(named.parent)
+        if named in complete or not complete:
+            continue
+        shutil.rmtree(named, ignore_errors=True)
+        # Those kept are whole; one more is there if the run died while writing it.
+        complete[:checkpoints_kept][-1].rename(named)
     return True
+
+
+def _complete_checkpoints(trial: Path) -> list[Path]:
+    """A trial's checkpoints with all files, oldest first; not those half written or deleted."""
+    files = {
+        checkpoint: {p.relative_to(checkpoint) for p in checkpoint.rglob("*") if p.is_file()}
+        for checkpoint in sorted(trial.glob("checkpoint_*"))
+    }
+    whole = max(map(len, files.values()), default=0)
+    return [checkpoint for checkpoint, names in files.items() if len(names) == whole]
 
 
 def _record_files(folder: Path) -> list[Path]:

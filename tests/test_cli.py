@@ -4,11 +4,14 @@ import json
 import math
 import os
 import re
+import shutil
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 from helpers import finish, start
+from ray import tune
 from ray._private.utils import get_num_cpus
 from ray.tune.experiment import Trial
 
@@ -17,6 +20,7 @@ from rllib_cikd.cli import main
 from rllib_cikd.evaluate_command import _load, find_checkpoint
 from rllib_cikd.progress import ProgressCallback, format_duration, format_number
 from rllib_cikd.quiet import WORKER_LINES
+from rllib_cikd.run_record import restorable
 from rllib_cikd.trial_outcome import root_cause
 
 SETTINGS = """\
@@ -153,10 +157,12 @@ def test_evaluate_twice_gives_the_same_numbers(runs):
     assert re.search(rf"^{elected} .*<- elected$", stdout, re.MULTILINE)
 
 
-@pytest.mark.parametrize("left", ["all well", "checkpoint replaced", "record cut short"])
+@pytest.mark.parametrize(
+    "left", ["all well", "checkpoint replaced", "checkpoint half deleted", "record cut short"]
+)
 def test_a_killed_run_goes_on_with_resume(tmp_path, left):
-    """Also if the checkpoint that Tune's record of the run names has been replaced since, and if
-    Tune was just writing that record."""
+    """Also if the checkpoint that Tune's record of the run names has been replaced since, or was
+    just being deleted, and if Tune was just writing that record."""
     (tmp_path / "long.yaml").write_text(
         "long:\n  run: CIKD\n  env: Pendulum-v1\n"
         f"  stop: {{timesteps_total: 2000}}\n  config:\n{SETTINGS}"
@@ -175,6 +181,12 @@ def test_a_killed_run_goes_on_with_resume(tmp_path, left):
             path.write_text("")
         for path in tmp_path.glob("results/long/experiment_state-*.json"):
             path.write_text(path.read_text()[:1000])
+    elif left == "checkpoint half deleted":
+        assert restorable(str(tmp_path / "results" / "long"), checkpoints_kept=2)
+        (trial,) = tune.ExperimentAnalysis(str(tmp_path / "results" / "long")).trials
+        named = Path(trial.checkpoint.path)
+        shutil.copytree(named, named.with_name("checkpoint_000050"))
+        (named / "learner_group" / "learner" / "state.pkl").unlink()
     elif left == "checkpoint replaced":
         for checkpoint in tmp_path.glob("results/long/CIKD_*/checkpoint_*"):
             checkpoint.rename(checkpoint.with_name(checkpoint.name.replace("_0000", "_0001")))

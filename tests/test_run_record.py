@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rllib_cikd.cli import main
-from rllib_cikd.run_record import keep_record, mend_record
+from rllib_cikd.run_record import _complete_checkpoints, keep_record, mend_record
 
 FIRST, SECOND = "2026-01-31_12-00-00", "2026-01-31_13-00-00"
 
@@ -97,3 +97,14 @@ def test_a_run_killed_before_its_first_record_is_not_resumed(tmp_path, capsys, m
     message = capsys.readouterr().err
     assert f"{run} has no record of its trials" in message
     assert "without --resume" in message
+
+
+def test_half_deleted_and_half_written_checkpoints_are_told_from_complete_ones(tmp_path):
+    for number, names in enumerate([["a"], ["a", "b/c"], ["a", "b/c"], ["b/c"], []]):
+        checkpoint = tmp_path / f"checkpoint_{number:06d}"
+        (checkpoint / "b").mkdir(parents=True)
+        for name in names:
+            (checkpoint / name).write_text("")
+    complete = _complete_checkpoints(tmp_path)
+    assert [path.name for path in complete] == ["checkpoint_000001", "checkpoint_000002"]
+    assert _complete_checkpoints(tmp_path / "missing") == []
