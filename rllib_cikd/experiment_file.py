@@ -13,7 +13,6 @@ from types import ModuleType
 from typing import Any
 
 import gymnasium as gym
-import yaml
 from ray import cloudpickle
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -27,7 +26,7 @@ from rllib_cikd import CIKD  # registers "CIKD"
 from rllib_cikd.command import CommandError, did_you_mean
 from rllib_cikd.environment import create_env
 from rllib_cikd.variants import load_variant
-from rllib_cikd.yaml_loader import Loader
+from rllib_cikd.yaml_loader import read_yaml
 
 #: Keys of one experiment in a YAML file.
 EXPERIMENT_KEYS = (
@@ -223,11 +222,9 @@ def flatten_stop(stop: Mapping[str, Any]) -> dict[str, float]:
 
 def _read_yaml(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        content = yaml.load(path.read_text(), Loader)
-    except yaml.YAMLError as error:
-        raise ExperimentFileError(f"{path}: not valid YAML: {error}") from error
+        content = read_yaml(path)
     except CommandError as error:
-        raise ExperimentFileError(f"{path}: {error}") from error
+        raise ExperimentFileError(str(error)) from error
     if not isinstance(content, dict) or not content:
         raise ExperimentFileError(
             f"{path}: no experiment in it. The form is `experiment_name: {{run: CIKD, env: ..., "

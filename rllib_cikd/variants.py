@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rllib_cikd.command import CommandError, did_you_mean
-from rllib_cikd.yaml_loader import Loader
+from rllib_cikd.yaml_loader import read_yaml
 
 #: Where variants are stated, seen from the folder of an experiment file or one above it.
 VARIANTS_FILE = Path("studies", "variants.yaml")
@@ -31,10 +29,7 @@ def load_variant(name: str, experiment_file: Path) -> dict[str, Any]:
             f"variant {name!r}: there is no {VARIANTS_FILE} in {folders[0]} or above it. Give its "
             "settings with --config instead, or put that file beside your experiments."
         )
-    try:
-        variants = yaml.load(path.read_text(), Loader)
-    except yaml.YAMLError as error:
-        raise CommandError(f"{path}: not valid YAML: {error}") from error
+    variants = read_yaml(path)
     if not isinstance(variants, dict) or not all(isinstance(v, dict) for v in variants.values()):
         raise CommandError(f"{path}: its form is `variant-name: {{setting: value, ...}}`.")
     if name not in variants:

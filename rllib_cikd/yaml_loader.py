@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -31,3 +33,17 @@ Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
     list("-+.0123456789"),
 )
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file.
+
+    Raises:
+        CommandError: If it is not valid YAML, or has a key twice; the message names the file.
+    """
+    try:
+        return yaml.load(path.read_text(), Loader)
+    except yaml.YAMLError as error:
+        raise CommandError(f"{path}: not valid YAML: {error}") from error
+    except CommandError as error:
+        raise CommandError(f"{path}: {error}") from error

@@ -12,19 +12,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from rllib_cikd.study.raw import PHASE_FIGURES
 from rllib_cikd.study.tidy_csv import RUN, Layout, read_rows, refuse_rows
 
-_FIGURES = (
-    "kl_before",
-    "kl_after",
-    "critic_loss_before",
-    "critic_loss_after",
-    "return_before",
-    "return_after",
-)
 _PHASES = Layout(
     key=(*RUN, "phase", "member"),
-    values=("step", "teacher", *_FIGURES, "seconds"),
+    values=("step", "teacher", *PHASE_FIGURES, "seconds"),
     optional=(),
     whole=("seed", "phase", "step", "teacher"),
 )
@@ -91,7 +84,7 @@ def _phases(variant: str, task: str, seed: int, run: pd.DataFrame, last_step: in
     size = 1 + max(int(indices.max()), int(run["teacher"].max()))
     tables = {
         name: run.assign(index=indices).pivot(index="phase", columns="index", values=name)
-        for name in _FIGURES
+        for name in PHASE_FIGURES
     }
     return Phases(
         variant,

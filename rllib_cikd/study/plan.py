@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rllib_cikd.command import CommandError, did_you_mean
 from rllib_cikd.experiment_file import Experiment, load_experiments
 from rllib_cikd.variants import load_variant
-from rllib_cikd.yaml_loader import Loader
+from rllib_cikd.yaml_loader import read_yaml
 
 #: Keys of a study file.
 STUDY_KEYS = ("tuned_examples", "variants", "seeds", "steps", "config", "baseline")
@@ -119,12 +117,7 @@ def load_study(path: str | Path) -> Study:
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CommandError(f"{path}: no such file.")
-    try:
-        content = yaml.load(path.read_text(), Loader)
-    except yaml.YAMLError as error:
-        raise CommandError(f"{path}: not valid YAML: {error}") from error
-    except CommandError as error:
-        raise CommandError(f"{path}: {error}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise CommandError(f"{path}: a study is a mapping with {', '.join(STUDY_KEYS)}.")
     for key in content:

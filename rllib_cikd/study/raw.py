@@ -23,6 +23,15 @@ EVALUATION_COLUMNS = (
     "teacher",
     "kl",
 )
+#: What a phase is judged by, of each member.
+PHASE_FIGURES = (
+    "kl_before",
+    "kl_after",
+    "critic_loss_before",
+    "critic_loss_after",
+    "return_before",
+    "return_after",
+)
 #: Columns of `NAME.phases.csv`: one row for each phase of knowledge sharing and member.
 PHASE_COLUMNS = (
     "variant",
@@ -32,12 +41,7 @@ PHASE_COLUMNS = (
     "step",
     "teacher",
     "member",
-    "kl_before",
-    "kl_after",
-    "critic_loss_before",
-    "critic_loss_after",
-    "return_before",
-    "return_after",
+    *PHASE_FIGURES,
     "seconds",
 )
 _SUMMARY = ("best", "worst", "mean", "elected")
@@ -122,7 +126,7 @@ def phase_rows(results: Sequence[dict[str, Any]], variant: str) -> list[Row]:
                 "member": member,
                 "seconds": _figure(report["time_s"]),
             }
-            for column in PHASE_COLUMNS[7:-1]:
+            for column in PHASE_FIGURES:
                 row[column] = _figure(report.get(column, {}).get(member))
             rows.append(row)
     return rows
