@@ -1,6 +1,7 @@
 """Cost of one distillation phase, and its share of a training run, at growing buffer sizes.
 
-    python benchmarks/distillation_cost.py [--sizes 10000 100000 1000000] [--out FILE.json]
+    python benchmarks/distillation_cost.py [--sizes 10000 100000 1000000] [--device cpu]
+        [--out FILE.json]
 
 Default settings: 1000 gradient steps of the students on minibatches of 256, every 5000
 environment steps, K = 3. The phase takes turns with SAC updates; its share is that of the phase
@@ -19,7 +20,12 @@ from rllib_cikd.learner import _MINIBATCHES_AT_A_TIME
 
 def main() -> None:
     args = measure.arguments(
-        __doc__, sizes=[10_000, 100_000, 1_000_000], ensemble_size=3, rounds=7, steps=100
+        __doc__,
+        sizes=[10_000, 100_000, 1_000_000],
+        ensemble_size=3,
+        rounds=7,
+        steps=100,
+        device="cpu",
     )
     config = CIKDConfig()
     report = {}
@@ -27,11 +33,12 @@ def main() -> None:
         f"{'buffer':>9} {'distil, ms/step':>16} {'SAC, ms/update':>15} {'phase, s':>9} {'share':>6}"
     )
     for size in args.sizes:
-        buffer = measure.replay_buffer(size)
-        update = measure.sac_update(args.ensemble_size)
+        buffer = measure.replay_buffer(size, args.device)
+        update = measure.sac_update(args.ensemble_size, args.device)
 
         def phase(steps: int = args.steps, buffer=buffer, update=update) -> None:
-            rows = torch.randint(len(buffer), (steps, config.distillation_batch_size))
+            shape = (steps, config.distillation_batch_size)
+            rows = torch.randint(len(buffer), shape, device=args.device)
             distill(
                 [update.stack],
                 Teacher([update.stack], 0),

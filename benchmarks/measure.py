@@ -22,6 +22,7 @@ import ray
 import torch
 
 from rllib_cikd import matrix_products
+from rllib_cikd.cuda_graph import RecordedStep
 from rllib_cikd.ensemble import MemberStack
 from rllib_cikd.replay_buffer import ReplayBuffer
 from rllib_cikd.sac_module import SACModule
@@ -165,11 +166,13 @@ def replay_buffer(size: int, device: str = "cpu") -> ReplayBuffer:
 def update_step(update: SACUpdate, buffer: ReplayBuffer) -> Callable[[], Any]:
     """Draws minibatches and noise and takes one SAC step of every member, as the learner does."""
     k, device = len(update.stack), update.stack.log_alpha.device
+    sac_step = RecordedStep(
+        lambda rows, noise: update.step(buffer.gather(rows, 0.99), noise), update.memory_in_use
+    )
 
     def step() -> torch.Tensor:
         rows = torch.randint(len(buffer), (k, BATCH_SIZE), device=device)
-        noise = torch.randn(k, 2, BATCH_SIZE, ACTION_DIM, device=device)
-        return update.step(buffer.gather(rows, 0.99), noise)
+        return sac_step(rows, torch.randn(k, 2, BATCH_SIZE, ACTION_DIM, device=device))
 
     return step
 

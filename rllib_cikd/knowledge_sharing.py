@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rllib_cikd import losses
 from rllib_cikd.adam import FusedAdam
+from rllib_cikd.cuda_graph import RecordedStep
 from rllib_cikd.ensemble import MemberStack, policy_distribution, q_values
 from rllib_cikd.replay_buffer import Batch
 from rllib_cikd.sac_module import mlp
@@ -82,35 +83,51 @@ def distill(
         lr: Step size of the distillation optimiser.
         targets: One of `DISTILLATION_TARGETS`.
     """
-    with_policy, with_critic = targets != "critic", targets != "policy"
     for stack, rows in students_of(stacks, teacher.member):
         twins = stack.twins(rows)
-        policy = stack.policy.select(rows, trainable=with_policy)
-        critics = stack.critics.select(twins, trainable=with_critic)
-        parameters = [p for p in (policy.parameters, critics.parameters) if p.requires_grad]
-        optimizer = FusedAdam(parameters, lr=lr)
-        ones = torch.ones(len(rows), device=policy.parameters.device)
+        policy = stack.policy.select(rows, trainable=targets != "critic")
+        critics = stack.critics.select(twins, trainable=targets != "policy")
+        step = RecordedStep(_distillation_step(policy, critics, lr))
         for group in minibatches():
             answers = teacher.outputs(group)
             for i in range(len(group.obs)):
-                losses_of_students = []
-                if with_policy:
-                    losses_of_students.append(
-                        _policy_kl(answers.mean[i], answers.log_std[i], policy, group.obs[i])
-                    )
-                if with_critic:
-                    losses_of_students.append(
-                        _critic_distance(answers.q[:, i], critics, group.obs_and_actions[i])
-                    )
-                for p in parameters:
-                    p.grad = None
-                # The gradient of a sum over students is one for each of them.
-                torch.autograd.backward(losses_of_students, [ones] * len(losses_of_students))
-                optimizer.descend()
-        if with_policy:
+                step(
+                    group.obs[i],
+                    group.obs_and_actions[i],
+                    answers.mean[i],
+                    answers.log_std[i],
+                    answers.q[:, i],
+                )
+        if targets != "critic":
             stack.policy.assign(rows, policy)
-        if with_critic:
+        if targets != "policy":
             stack.critics.assign(twins, critics)
+
+
+def _distillation_step(
+    policy: StackedMLP, critics: StackedMLP, lr: float
+) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], None]:
+    """A gradient step of S students, of those of their networks that are trainable."""
+    parameters = [p for p in (policy.parameters, critics.parameters) if p.requires_grad]
+    optimizer = FusedAdam(parameters, lr=lr)
+    ones = torch.ones(len(policy), device=policy.parameters.device)
+
+    def step(
+        obs: Tensor, obs_and_actions: Tensor, mean: Tensor, log_std: Tensor, q: Tensor
+    ) -> None:
+        """On one minibatch and the teacher's answers: `[B, ...]`, `q` `[2, B]`."""
+        losses_of_students = []
+        if policy.parameters.requires_grad:
+            losses_of_students.append(_policy_kl(mean, log_std, policy, obs))
+        if critics.parameters.requires_grad:
+            losses_of_students.append(_critic_distance(q, critics, obs_and_actions))
+        for p in parameters:
+            p.grad = None
+        # The gradient of a sum over students is one for each of them.
+        torch.autograd.backward(losses_of_students, [ones] * len(losses_of_students))
+        optimizer.descend()
+
+    return step
 
 
 def hard_copy(

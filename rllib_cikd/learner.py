@@ -15,6 +15,7 @@ from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_TRAINED_LIFETIME
 from torch import Tensor
 
+from rllib_cikd.cuda_graph import RecordedStep
 from rllib_cikd.ensemble import group_members
 from rllib_cikd.knowledge_sharing import (
     Teacher,
@@ -77,6 +78,10 @@ class CIKDTorchLearner(TorchLearner):
             for stack in group_members(modules, settings)
         ]
         self.stacks = [update.stack for update in self.updates]
+        self._steps = [
+            RecordedStep(functools.partial(self._sac_step, update), update.memory_in_use)
+            for update in self.updates
+        ]
         if self.config.knowledge_sharing == "hard_copy" and len({_shapes(m) for m in modules}) > 1:
             raise ValueError(
                 "knowledge_sharing='hard_copy' copies networks, but the members' networks differ "
@@ -150,13 +155,13 @@ class CIKDTorchLearner(TorchLearner):
             noise = torch.randn(
                 (k, 2, batch_size, self._action_dim), device=device, generator=self._generator
             )
-            for update in self.updates:
+            for update, step in zip(self.updates, self._steps, strict=True):
                 members = update.stack.members
                 whole = len(members) == k
-                batch = self.replay_buffer.gather(
-                    step_rows if whole else step_rows[members], update.settings.gamma
+                statistics = step(
+                    step_rows if whole else step_rows[members],
+                    noise if whole else noise[members],
                 )
-                statistics = update.step(batch, noise if whole else noise[members])
                 if whole:
                     total += statistics
                 else:
@@ -164,6 +169,9 @@ class CIKDTorchLearner(TorchLearner):
         for update in self.updates:
             update.flush_vanished_moments()
         return total / num_updates
+
+    def _sac_step(self, update: SACUpdate, rows: Tensor, noise: Tensor) -> Tensor:
+        return update.step(self.replay_buffer.gather(rows, update.settings.gamma), noise)
 
     def _check_finite(self, statistics: list[list[float]]) -> None:
         for name, values in zip(SACUpdate.STATISTICS, statistics, strict=True):

@@ -138,6 +138,18 @@ class SACUpdate:
                 for moment, vanished in (("exp_avg", 1e-30), ("exp_avg_sq", 1e-32)):
                     torch.hardshrink(state[moment], vanished, out=state[moment])
 
+    def memory_in_use(self) -> tuple[Any, ...]:
+        """Where `step` finds its tensors, and its step sizes: a CUDA graph has them built in.
+
+        Restoring a checkpoint makes new optimiser states, a schedule changes step sizes.
+        """
+        tensors = [self.stack.target_critics.parameters, *self._parameters.values()]
+        for optimizer in self.optimizers.values():
+            for state in optimizer.state.values():
+                tensors += state.values()
+        rates = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers.values()]
+        return (*(tensor.data_ptr() for tensor in tensors), *rates)
+
     def reset_moments(self, rows: list[int]) -> None:
         """Forgets the direction in which the policies and critics in these rows were moving.
 

@@ -1,0 +1,94 @@
+"""A step on a GPU, recorded once and then launched as a whole (a CUDA graph).
+
+A SAC update is 250 operations, and a GPU is done with each of them before Python has launched the
+next: launched together, they cost almost the same for one member as for many.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+#: Ordinary calls before the recording: they make what a step makes once (optimiser state, cuBLAS).
+_CALLS_BEFORE_RECORDING = 3
+
+
+class RecordedStep(Generic[T]):
+    """A function of tensors that, on a GPU, is recorded and then replayed; on a CPU just called.
+
+    Args:
+        step: Takes tensors, returns one or none. On a GPU it must not wait for the device's
+            results, and may read and write only its arguments and tensors that stay in place.
+        depends_on: What a recording is valid for, beside the shapes of the arguments: addresses of
+            the tensors that `step` uses, and numbers that the recording keeps. It is asked before
+            each call, and where it has changed `step` is recorded anew.
+    """
+
+    def __init__(
+        self,
+        step: Callable[..., T],
+        depends_on: Callable[[], Hashable] = lambda: None,
+    ):
+        self._step = step
+        self._depends_on = depends_on
+        self._valid_for: Hashable = None
+        self._calls = 0
+        self._graph: Any = None
+        self._arguments: list[Tensor] = []
+        self._result: Any = None
+        self._cannot_record = False
+
+    def __call__(self, *arguments: Tensor) -> T:
+        """`step(*arguments)`; a replay's result is overwritten by the next call."""
+        if self._cannot_record or not _on_gpu(arguments):
+            return self._step(*arguments)
+        valid_for = (self._depends_on(), tuple(a.shape for a in arguments))
+        if valid_for != self._valid_for:
+            self._valid_for, self._graph, self._calls = valid_for, None, 0
+        if self._graph is None:
+            if self._calls < _CALLS_BEFORE_RECORDING:
+                self._calls += 1
+                return self._call_aside(arguments)
+            if not self._record(arguments):
+                return self._step(*arguments)
+        for own, given in zip(self._arguments, arguments, strict=True):
+            own.copy_(given)
+        self._graph.replay()
+        return self._result
+
+    def _call_aside(self, arguments: tuple[Tensor, ...]) -> T:
+        """An ordinary call, on a stream of its own, as PyTorch asks for before a recording."""
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            result = self._step(*arguments)
+        torch.cuda.current_stream().wait_stream(aside)
+        if isinstance(result, Tensor):
+            result.record_stream(torch.cuda.current_stream())
+        return result
+
+    def _record(self, arguments: tuple[Tensor, ...]) -> bool:
+        """Records `step` without computing anything; False if it cannot be recorded here."""
+        self._arguments = [a.clone() for a in arguments]
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                self._result = self._step(*self._arguments)
+        except RuntimeError as error:
+            logger.warning("Updates are slower than they could be: no CUDA graph (%s).", error)
+            self._cannot_record = True
+            return False
+        self._graph = graph
+        return True
+
+
+def _on_gpu(arguments: tuple[Tensor, ...]) -> bool:
+    return arguments[0].is_cuda
