@@ -1,0 +1,97 @@
+"""How KL and critic distance fall within a distillation phase, from a run's checkpoint.
+
+    python benchmarks/distillation_curve.py CHECKPOINT [--updates 5000] [--every 100] \
+        [--out FILE.csv]
+
+The member with the highest R_k teaches the others of the checkpoint, on minibatches from its replay
+buffer, for longer than any run would. Both distances are means over the students, on 8192
+transitions. The last lines say where a phase would have ended that stops when a distance no longer
+falls: when two measurements in a row are not below 0.99 times the best one before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from rllib_cikd import CIKD
+from rllib_cikd.knowledge_sharing import (
+    Teacher,
+    _critic_distance,
+    _distillation_step,
+    _policy_kl,
+    students_of,
+)
+from rllib_cikd.learner import CIKDTorchLearner
+from rllib_cikd.policy_selection import policy_ids
+
+IMPROVEMENT, PATIENCE = 0.99, 2
+
+
+def stops_at(updates: Sequence[int], distances: Sequence[float]) -> int | None:
+    """Where a phase ends that stops when this distance no longer falls; None if it still does."""
+    best, waited = distances[0], 0
+    for update, distance in zip(updates[1:], distances[1:], strict=True):
+        waited = 0 if distance < IMPROVEMENT * best else waited + 1
+        best = min(best, distance)
+        if waited == PATIENCE:
+            return update
+    return None
+
+
+def curve(
+    learner: CIKDTorchLearner, teacher_id: str, updates: int, every: int
+) -> list[tuple[int, float, float]]:
+    """Gradient steps, mean KL, mean critic distance."""
+    config = learner.config
+    ids = policy_ids(config.ensemble_size)
+    teacher = Teacher(learner.stacks, ids.index(teacher_id))
+    ((stack, rows),) = students_of(learner.stacks, teacher.member)
+    policy = stack.policy.select(rows, trainable=True)
+    critics = stack.critics.select(stack.twins(rows), trainable=True)
+    step = _distillation_step(policy, critics, config.distillation_lr)
+    held_out = learner._draw(8192)
+    answer = teacher.outputs(held_out)
+    points = []
+    for update in range(updates + 1):
+        if update % every == 0:
+            with torch.no_grad():
+                kl = _policy_kl(answer.mean, answer.log_std, policy, held_out.obs)
+                critic = _critic_distance(answer.q, critics, held_out.obs_and_actions)
+            points.append((update, float(kl.mean()), float(critic.mean())))
+        batch = learner._draw(config.distillation_batch_size)
+        answers = teacher.outputs(batch)
+        step(batch.obs, batch.obs_and_actions, answers.mean, answers.log_std, answers.q)
+    return points
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint")
+    parser.add_argument("--updates", type=int, default=5000)
+    parser.add_argument("--every", type=int, default=100)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    algo = CIKD.from_checkpoint(args.checkpoint)
+    points = curve(algo.learner_group._learner, algo.elected_policy_id, args.updates, args.every)
+    algo.stop()
+    steps, kl, critic = zip(*points, strict=True)
+    for point in points[:: max(1, len(points) // 20)]:
+        print("{:6,d} steps  KL {:8.3f}  critic distance {:8.3f}".format(*point))
+    print(f"the KL no longer falls: after {stops_at(steps, kl)} steps")
+    print(f"the critic distance no longer falls: after {stops_at(steps, critic)} steps")
+    if args.out:
+        with args.out.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["gradient_steps", "kl", "critic_distance"])
+            writer.writerows((s, f"{k:.6g}", f"{c:.6g}") for s, k, c in points)
+
+
+if __name__ == "__main__":
+    main()
