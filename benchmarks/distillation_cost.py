@@ -3,7 +3,7 @@
     python benchmarks/distillation_cost.py [--sizes 10000 100000 1000000] [--device cpu]
         [--out FILE.json]
 
-Default settings: 1000 gradient steps of the students on minibatches of 256, every 5000
+Default settings: 300 gradient steps of the students on minibatches of 256, every 5000
 environment steps, K = 3. The phase takes turns with SAC updates; its share is that of the phase
 in phase + 5000 updates, so an upper bound of its share of wall time, sampling left out.
 """

@@ -114,7 +114,7 @@ class CIKDConfig(SACConfig):
         self.distillation_lr = 1e-3
         self.distillation_batch_size = 256
         self.distillation_epochs: int | None = None
-        self.distillation_updates = 1_000
+        self.distillation_updates = 300
         self.assess_distillation = False
         self.random_steps = 10_000
 

@@ -33,7 +33,7 @@ DEFAULTS = {
     "distillation_lr": 1e-3,
     "distillation_batch_size": 256,
     "distillation_epochs": None,
-    "distillation_updates": 1000,
+    "distillation_updates": 300,
     "assess_distillation": False,
     "random_steps": 10_000,
     # SAC, as published.
