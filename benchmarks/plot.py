@@ -56,6 +56,7 @@ def step_budget() -> None:
     whole = 1e3 / rates[len(rates) // 2]
     update = load("update_cost")["milliseconds"]["cpu"]["3"]["median"]["fused"]
     by_size = load("distillation_cost")["by_buffer_size"]
+    # The run whose time is divided here had 1,000 steps of distillation each 5,000.
     distillation = next(iter(by_size.values()))["median"]["distil"] * 1_000 / 5_000
     sampling = load("sampling_cost")["median"]
     environment = sampling["environment"]
