@@ -1,12 +1,13 @@
 """How KL and critic distance fall within a distillation phase, from a run's checkpoint.
 
-    python benchmarks/distillation_curve.py CHECKPOINT [--updates 5000] [--every 100] \
-        [--out FILE.csv]
+    python benchmarks/distillation_curve.py CHECKPOINT [--iterations 4] [--updates 5000] \
+        [--every 100] [--out FILE.csv]
 
-The member with the highest R_k teaches the others of the checkpoint, on minibatches from its replay
-buffer, for longer than any run would. Both distances are means over the students, on 8192
-transitions. The last lines say where a phase would have ended that stops when a distance no longer
-falls: when two measurements in a row are not below 0.99 times the best one before.
+The run first goes on for so many iterations (of 1,000 environment steps): checkpoints come right
+after a phase, when members are alike. Then the member with the highest R_k teaches the others, on
+minibatches from the replay buffer, for longer than any run would. Both distances are means over the
+students, on 8192 transitions. The last lines say where a phase would have ended that stops when a
+distance no longer falls: when two measurements in a row are not below 0.99 times the best before.
 """
 
 from __future__ import annotations
@@ -74,16 +75,20 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkpoint")
+    parser.add_argument("--iterations", type=int, default=4)
     parser.add_argument("--updates", type=int, default=5000)
     parser.add_argument("--every", type=int, default=100)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     algo = CIKD.from_checkpoint(args.checkpoint)
+    for _ in range(args.iterations):
+        algo.train()
     points = curve(algo.learner_group._learner, algo.elected_policy_id, args.updates, args.every)
     algo.stop()
     steps, kl, critic = zip(*points, strict=True)
     for point in points[:: max(1, len(points) // 20)]:
         print("{:6,d} steps  KL {:8.3f}  critic distance {:8.3f}".format(*point))
+    print(f"phases so far: {algo._num_distillations}, environment steps: {algo._env_steps:,}")
     print(f"the KL no longer falls: after {stops_at(steps, kl)} steps")
     print(f"the critic distance no longer falls: after {stops_at(steps, critic)} steps")
     if args.out:

@@ -1,11 +1,12 @@
-"""Plots of the committed figures: cost of an update against K, and where a step's time goes.
+"""Plots of the committed figures: an update's cost against K, a step's time, a phase's distances.
 
 pip install -e ".[benchmarks]"
-python benchmarks/plot.py  # reads docs/results/*.json, writes docs/figures/*.{png,svg}
+python benchmarks/plot.py  # reads docs/results, writes docs/figures/*.{png,svg}
 """
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,30 @@ def cost_against_members() -> None:
     save(figure, "update-cost")
 
 
+def distillation_curve() -> None:
+    """Both distances within a phase, as shares of those before it."""
+    with (DOCS / "results" / "distillation-curve.csv").open() as file:
+        points = list(csv.DictReader(file))
+    steps = [int(point["gradient_steps"]) for point in points]
+    figure, axes = plt.subplots(figsize=(5, 3.5))
+    for column, label, colour, style in (
+        ("kl", "KL(teacher ‖ student)", BLUE, "-"),
+        ("critic_distance", "distance of the critics", ORANGE, "--"),
+    ):
+        distances = [float(point[column]) for point in points]
+        shares = [distance / distances[0] for distance in distances]
+        axes.plot(steps, shares, style, color=colour, label=label)
+    for phase in (300, 1000):
+        axes.axvline(phase, color=GREY, linewidth=0.8)
+        axes.text(phase, 0.8, f" {phase}", color="black")
+    axes.set_yscale("log")
+    axes.set_xlabel("gradient steps of distillation")
+    axes.set_ylabel("share of the distance before the phase")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    save(figure, "distillation-curve")
+
+
 def step_budget() -> None:
     """Each part from its own benchmark; the rest is what end-to-end takes beyond them."""
     throughput = load("throughput")["env_steps_per_s"]
@@ -84,3 +109,4 @@ def step_budget() -> None:
 if __name__ == "__main__":
     cost_against_members()
     step_budget()
+    distillation_curve()
