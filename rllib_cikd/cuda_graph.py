@@ -6,6 +6,7 @@ next: launched together, they cost almost the same for one member as for many.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar
@@ -44,12 +45,18 @@ class RecordedStep(Generic[T]):
         self._graph: Any = None
         self._arguments: list[Tensor] = []
         self._result: Any = None
-        self._cannot_record = False
+
+    #: Set for all steps when one could not be recorded.
+    _cannot_record = False
 
     def __call__(self, *arguments: Tensor) -> T:
         """`step(*arguments)`; a replay's result is overwritten by the next call."""
-        if self._cannot_record or not _on_gpu(arguments):
+        if RecordedStep._cannot_record or not _on_gpu(arguments):
             return self._step(*arguments)
+        with torch.cuda.device(arguments[0].device):
+            return self._call_on_gpu(arguments)
+
+    def _call_on_gpu(self, arguments: tuple[Tensor, ...]) -> T:
         valid_for = (self._depends_on(), tuple(a.shape for a in arguments))
         if valid_for != self._valid_for:
             self._valid_for, self._graph, self._calls = valid_for, None, 0
@@ -66,29 +73,46 @@ class RecordedStep(Generic[T]):
 
     def _call_aside(self, arguments: tuple[Tensor, ...]) -> T:
         """An ordinary call, on a stream of its own, as PyTorch asks for before a recording."""
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
+        current, aside = torch.cuda.current_stream(), _side_stream(arguments[0].device)
+        aside.wait_stream(current)
         with torch.cuda.stream(aside):
             result = self._step(*arguments)
-        torch.cuda.current_stream().wait_stream(aside)
+        current.wait_stream(aside)
         if isinstance(result, Tensor):
-            result.record_stream(torch.cuda.current_stream())
+            result.record_stream(current)
         return result
 
     def _record(self, arguments: tuple[Tensor, ...]) -> bool:
         """Records `step` without computing anything; False if it cannot be recorded here."""
         self._arguments = [a.clone() for a in arguments]
+        current = torch.cuda.current_stream()
         graph = torch.cuda.CUDAGraph()
+        # cuBLAS's workspace belongs to a stream: cleared before and after, so that each graph has
+        # one of its own, which no other graph can take with it.
+        _clear_workspaces()
         try:
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, stream=_side_stream(arguments[0].device)):
                 self._result = self._step(*self._arguments)
         except RuntimeError as error:
+            torch.cuda.set_stream(current)  # a recording that fails leaves its own behind
             logger.warning("Updates are slower than they could be: no CUDA graph (%s).", error)
-            self._cannot_record = True
+            RecordedStep._cannot_record = True
             return False
+        finally:
+            _clear_workspaces()
         self._graph = graph
         return True
 
 
 def _on_gpu(arguments: tuple[Tensor, ...]) -> bool:
     return arguments[0].is_cuda
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+def _clear_workspaces() -> None:
+    torch.cuda.synchronize()
+    torch._C._cuda_clearCublasWorkspaces()

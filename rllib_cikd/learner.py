@@ -47,7 +47,7 @@ class CIKDTorchLearner(TorchLearner):
     @override(TorchLearner)
     def build(self) -> None:
         super().build()
-        # With a seed RLlib switches torch to deterministic algorithms. Filling every
+        # With a seed RLlib switches a CPU build to deterministic algorithms. Filling every
         # uninitialised tensor with NaN, which comes with it, has no part in determinism here.
         setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
         self._generator = torch.Generator(self._device)
@@ -151,21 +151,16 @@ class CIKDTorchLearner(TorchLearner):
             generator=self._generator,
         )
         total = torch.zeros(len(SACUpdate.STATISTICS), k, device=device)
+        members = [torch.tensor(stack.members, device=device) for stack in self.stacks]
         for step_rows in rows:
             noise = torch.randn(
                 (k, 2, batch_size, self._action_dim), device=device, generator=self._generator
             )
-            for update, step in zip(self.updates, self._steps, strict=True):
-                members = update.stack.members
-                whole = len(members) == k
-                statistics = step(
-                    step_rows if whole else step_rows[members],
-                    noise if whole else noise[members],
-                )
-                if whole:
-                    total += statistics
-                else:
-                    total[:, members] += statistics
+            if len(self._steps) == 1:
+                total += self._steps[0](step_rows, noise)
+                continue
+            for step, those in zip(self._steps, members, strict=True):
+                total.index_add_(1, those, step(step_rows[those], noise[those]))
         for update in self.updates:
             update.flush_vanished_moments()
         return total / num_updates
@@ -269,7 +264,10 @@ class CIKDTorchLearner(TorchLearner):
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
         if _GENERATOR in state:
-            self._generator.set_state(torch.from_numpy(np.array(state[_GENERATOR])))
+            stored = torch.from_numpy(np.array(state[_GENERATOR]))
+            # That of a GPU's generator means nothing to a CPU's: there it goes on from the seed.
+            if stored.shape == self._generator.get_state().shape:
+                self._generator.set_state(stored)
         if _REPLAY_BUFFER in state:
             self.replay_buffer.set_state(state[_REPLAY_BUFFER])
         if not all(stack.is_attached() for stack in self.stacks):

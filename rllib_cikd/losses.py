@@ -85,7 +85,7 @@ def td_target(
     _check_shape("discounts", discounts, rewards.shape)
     _check_shape("next_log_probs", next_log_probs, rewards.shape)
     _check_shape("alpha", alpha, (rewards.shape[0], 1))
-    soft_value = next_q.min(dim=0).values - alpha * next_log_probs
+    soft_value = torch.minimum(next_q[0], next_q[1]) - alpha * next_log_probs
     return rewards + discounts * soft_value
 
 
@@ -105,7 +105,7 @@ def actor_loss(log_probs: Tensor, q: Tensor, alpha: Tensor) -> Tensor:
     """
     _check_shape("q", q, (2, *log_probs.shape))
     _check_shape("alpha", alpha, (log_probs.shape[0], 1))
-    return (alpha * log_probs - q.min(dim=0).values).mean(-1)
+    return (alpha * log_probs - torch.minimum(q[0], q[1])).mean(-1)
 
 
 def temperature_loss(log_alpha: Tensor, log_probs: Tensor, target_entropy: float) -> Tensor:

@@ -220,7 +220,7 @@ class StackedMLP:
         for own, other in zip(
             self.weights + self.biases, source.weights + source.biases, strict=True
         ):
-            own[list(networks)] = other
+            own[list(networks)] = other.to(own.device)
 
 
 def _linears(network: nn.Sequential) -> list[nn.Linear]:

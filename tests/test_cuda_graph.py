@@ -7,7 +7,7 @@ value raises. Those of the second kind are skipped without one.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import gymnasium as gym
 import numpy as np
@@ -99,6 +99,12 @@ class _StandIn:
         self.recordings = self.replays = 0
         self._recordable = recordable
         monkeypatch.setattr(cuda_graph, "_on_gpu", lambda arguments: True)
+        monkeypatch.setattr(cuda_graph, "_side_stream", lambda device: None)
+        monkeypatch.setattr(cuda_graph, "_clear_workspaces", lambda: None)
+        monkeypatch.setattr(RecordedStep, "_cannot_record", False)
+        monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
+        monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: None)
         monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: self)
         monkeypatch.setattr(torch.cuda, "graph", self._record)
         monkeypatch.setattr(
@@ -106,7 +112,7 @@ class _StandIn:
         )
 
     @contextmanager
-    def _record(self, graph) -> Iterator[None]:
+    def _record(self, graph, stream) -> Iterator[None]:
         if not self._recordable:
             raise RuntimeError("operation not permitted when stream is capturing")
         self.recordings += 1
