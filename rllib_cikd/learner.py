@@ -144,12 +144,7 @@ class CIKDTorchLearner(TorchLearner):
             `SACUpdate.STATISTICS` averaged over the steps, `[len(STATISTICS), K]`.
         """
         k, device = self.config.ensemble_size, self._device
-        rows = torch.randint(
-            len(self.replay_buffer),
-            (num_updates, k, batch_size),
-            device=device,
-            generator=self._generator,
-        )
+        rows = self._draw_rows(num_updates, batch_size)
         total = torch.zeros(len(SACUpdate.STATISTICS), k, device=device)
         members = [torch.tensor(stack.members, device=device) for stack in self.stacks]
         for step_rows in rows:
@@ -164,6 +159,15 @@ class CIKDTorchLearner(TorchLearner):
         for update in self.updates:
             update.flush_vanished_moments()
         return total / num_updates
+
+    def _draw_rows(self, num_updates: int, batch_size: int) -> Tensor:
+        """The buffer rows of each member's minibatches, `[num_updates, K, B]`."""
+        return torch.randint(
+            len(self.replay_buffer),
+            (num_updates, self.config.ensemble_size, batch_size),
+            device=self._device,
+            generator=self._generator,
+        )
 
     def _sac_step(self, update: SACUpdate, rows: Tensor, noise: Tensor) -> Tensor:
         return update.step(self.replay_buffer.gather(rows, update.settings.gamma), noise)
