@@ -3,7 +3,7 @@
     rllib train file benchmarks/own_data.py --config '{"seed": {"grid_search": [0, 1]}}' \
         --stop '{"num_env_steps_sampled_lifetime": 100000}'
 
-Ensemble-SAC with `"knowledge_sharing": "none"` in its `--config`. Members of an ensemble that shares
+Ensemble-SAC with `"knowledge_sharing": "none"`. Members of an ensemble that shares
 its data fall behind a lone agent where only a K-th of the data is their own (Lin et al., The Curse
 of Diversity, ICLR 2024). Here half of each member's minibatch is drawn from the transitions that it
 collected itself, and half from all: two thirds are its own with three members, one third in CIKD.
