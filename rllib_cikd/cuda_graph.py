@@ -33,6 +33,9 @@ class RecordedStep(Generic[T]):
             each call, and where it has changed `step` is recorded anew.
     """
 
+    #: Set for all steps when one could not be recorded.
+    _cannot_record = False
+
     def __init__(
         self,
         step: Callable[..., T],
@@ -45,9 +48,6 @@ class RecordedStep(Generic[T]):
         self._graph: Any = None
         self._arguments: list[Tensor] = []
         self._result: Any = None
-
-    #: Set for all steps when one could not be recorded.
-    _cannot_record = False
 
     def __call__(self, *arguments: Tensor) -> T:
         """`step(*arguments)`; a replay's result is overwritten by the next call."""
