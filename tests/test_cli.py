@@ -288,6 +288,20 @@ def test_help_names_every_option(run_main):
         assert option in stdout
 
 
+def test_cluster_that_asks_for_a_token(run_main, tmp_path, monkeypatch):
+    def refuse(**_options):
+        cause = RuntimeError("Failed to connect to GCS: ray.exceptions.AuthenticationError: ...")
+        raise ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379") from cause
+
+    monkeypatch.setattr("ray.init", refuse)
+    path = tmp_path / "one.yaml"
+    path.write_text("a: {run: CIKD, env: Pendulum-v1}")
+    exit_code, _, stderr = run_main("train", "file", path, "--ray-address", "10.0.0.1:6379")
+    assert exit_code == 2
+    assert "no Ray cluster at '10.0.0.1:6379'" in stderr
+    assert "RAY_AUTH_MODE=token" in stderr
+
+
 # --- Parts ---------------------------------------------------------------------------------------
 
 
