@@ -44,7 +44,7 @@ def start_ray(address: str | None) -> bool:
     try:
         ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        # Clusters of `ray start` ask for a token, which `ray.init` does not send unless it is told to.
+        # Clusters of `ray start` ask for a token, which `ray.init` sends only if told to.
         remedy = (
             " It asks for an authentication token: set RAY_AUTH_MODE=token, and on another machine "
             "than the cluster's first copy its ~/.ray/auth_token."
