@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from helpers import finish, start
 
+from rllib_cikd import CIKD, CIKDConfig
 from rllib_cikd.command import CommandError
 from rllib_cikd.study import run
 from rllib_cikd.study.plan import load_study
@@ -220,8 +221,26 @@ def test_a_killed_study_goes_on_and_grows(project):
     study.write_text(STUDY.replace("assess_distillation: true", "tau: 0.01"))
     exit_code, _, stderr = finish(start(*command, cwd=project))
     assert exit_code == 2
-    assert "assess_distillation=True; now it is None" in stderr
+    assert "assess_distillation=True; now it is False" in stderr
     assert "--experiment-name" in stderr
+
+
+def test_a_default_that_changed_since_is_refused(project, monkeypatch):
+    """Unless the study sets it to what it was."""
+    path, folder = project / "studies" / "small.yaml", project / "results"
+    monkeypatch.setattr(run, "_start", lambda *_: [])
+    run.run_study(load_study(path), folder)  # writes cells.json, but Tune is not started
+    monkeypatch.setattr(run, "_sessions", lambda _: [folder / "session-1"])
+    monkeypatch.setattr(run, "_resume", lambda *_: [])
+    run.run_study(load_study(path), folder)
+    monkeypatch.setattr(
+        CIKD, "get_default_config", lambda: CIKDConfig().training(return_window=7, tau=0.01)
+    )
+    path.write_text(STUDY.replace("true}", "true, return_window: 5}"))
+    with pytest.raises(CommandError, match=r"begun .* with tau=0.005; now it is 0.01.*`config`"):
+        run.run_study(load_study(path), folder)
+    path.write_text(STUDY.replace("true}", "true, return_window: 5, tau: 0.005}"))
+    run.run_study(load_study(path), folder)
 
 
 @pytest.mark.parametrize("left", ["nothing", "a folder without a record"])

@@ -2,7 +2,7 @@
 
 A study's folder holds
 
-- `cells.json`: the training runs begun so far, with their settings;
+- `cells.json`: the training runs begun so far, with their settings and the defaults of that time;
 - `study.json`: its name and baseline, for the report;
 - `session-1`, `session-2`, ...: a Tune experiment each. The first has the runs of the study's first
   start; others have those that were added to the study's file since;
@@ -20,6 +20,7 @@ from typing import Any
 
 from ray import tune
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.tune.experiment import Trial
 
 from rllib_cikd.command import CommandError
@@ -93,7 +94,7 @@ def run_study(study: Study, folder: Path) -> list[tune.Result]:
     new = [cell for cell in study.cells if cell.name not in begun]
     if new:
         session = folder / f"session-{1 + max(map(_session_number, sessions), default=0)}"
-        entries = {cell.name: {**_settings(cell), "session": session.name} for cell in new}
+        entries = {cell.name: {**_settings(study, cell), "session": session.name} for cell in new}
         _write_json(folder / _CELLS_FILE, begun | entries)
         results += _start(study, new, session)
     return results
@@ -162,16 +163,25 @@ def _begun(folder: Path) -> dict[str, dict[str, Any]]:
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
-def _settings(cell: Cell) -> dict[str, Any]:
-    config = json.loads(json.dumps(dict(cell.config), default=str))
+def _settings(study: Study, cell: Cell) -> dict[str, Any]:
+    config = {**_defaults(study.experiment.algorithm), **cell.config}
+    config = json.loads(json.dumps(config, default=str))
     return {"variant": cell.variant, "steps": cell.steps, "config": config}
+
+
+def _defaults(algorithm: type[Algorithm]) -> dict[str, Any]:
+    """An algorithm's own: those that are not, or not the same, in RLlib's `AlgorithmConfig`."""
+    common = AlgorithmConfig().to_dict()
+    own = algorithm.get_default_config().to_dict()
+    return {k: value for k, value in own.items() if k not in common or common[k] != value}
 
 
 def _check_unchanged(study: Study, begun: Mapping[str, dict[str, Any]], folder: Path) -> None:
     for cell in study.cells:
-        before, now = begun.get(cell.name), _settings(cell)
+        before = begun.get(cell.name)
         if before is None:
             continue
+        now = _settings(study, cell)
         old = {**before["config"], "steps": before["steps"]}
         new = {**now["config"], "steps": now["steps"]}
         for key in sorted(set(old) | set(new)):
@@ -179,7 +189,8 @@ def _check_unchanged(study: Study, begun: Mapping[str, dict[str, Any]], folder: 
                 raise CommandError(
                     f"{cell.name} was begun in {folder} with {key}={old.get(key)!r}; now it is "
                     f"{new.get(key)!r}. Runs of different settings cannot be compared: undo the "
-                    "change, or give the study a new folder with --experiment-name."
+                    "change (where it is a default that has changed, set it in the study's "
+                    "`config`), or give the study a new folder with --experiment-name."
                 )
 
 
