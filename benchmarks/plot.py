@@ -1,4 +1,4 @@
-"""Plots of the committed figures: an update's cost against K, a step's time, a phase's distances.
+"""Plots of the committed figures: cost against K, a step's time, a phase's distances, members.
 
 pip install -e ".[benchmarks]"
 python benchmarks/plot.py  # reads docs/results, writes docs/figures/*.{png,svg}
@@ -22,6 +22,8 @@ MACHINE = "amd-epyc"
 #: Okabe and Ito's colours, told apart by colour-blind readers; hatches and markers for print.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#999999"
 
+plt.rcParams["svg.hashsalt"] = "rllib-cikd"  # the same data draw the same file
+
 
 def load(name: str) -> dict[str, Any]:
     return json.loads((DOCS / "results" / MACHINE / f"{name}.json").read_text())
@@ -29,8 +31,9 @@ def load(name: str) -> dict[str, Any]:
 
 def save(figure: plt.Figure, name: str) -> None:
     (DOCS / "figures").mkdir(exist_ok=True)
-    for suffix in ("png", "svg"):
-        figure.savefig(DOCS / "figures" / f"{name}.{suffix}", dpi=150, bbox_inches="tight")
+    path = DOCS / "figures" / name
+    figure.savefig(path.with_suffix(".png"), dpi=150, bbox_inches="tight")
+    figure.savefig(path.with_suffix(".svg"), bbox_inches="tight", metadata={"Date": None})
     print(f"docs/figures/{name}.png, .svg")
 
 
@@ -111,7 +114,44 @@ def step_budget() -> None:
     save(figure, "step-budget")
 
 
+def members_and_lone_agents() -> None:
+    """Each member of each run of the main comparison, beside agents that learn alone."""
+    curves: dict[tuple[str, str, str, str], list[tuple[int, float]]] = {}
+    for path in sorted((DOCS / "results" / "comparison-100k").glob("*.evaluations.csv")):
+        with path.open() as file:
+            for row in csv.DictReader(file):
+                if row["member"].startswith("policy_"):
+                    run = row["task"], row["variant"], row["seed"], row["member"]
+                    curves.setdefault(run, []).append((int(row["step"]), float(row["return"])))
+    tasks = sorted({task for task, *_ in curves})
+    figure, grid = plt.subplots(len(tasks), 2, figsize=(8, 3 * len(tasks)), sharex=True)
+    for task, pair in zip(tasks, grid, strict=True):
+        for axes, variant in zip(pair, ("ensemble-sac", "cikd"), strict=True):
+            axes.set_title(f"{task}, {variant}", fontsize="medium")
+            axes.spines[["top", "right"]].set_visible(False)
+            for (of_task, of_variant, seed, _), points in curves.items():
+                x, y = zip(*((step / 1e3, value) for step, value in points), strict=True)
+                if (of_task, of_variant) == (task, "vanilla-sac"):
+                    axes.plot(x, y, "--", color="black", linewidth=1)
+                elif (of_task, of_variant) == (task, variant):
+                    colour = (BLUE, ORANGE, GREEN)[int(seed)]
+                    axes.plot(x, y, f"{'os^'[int(seed)]}-", color=colour, linewidth=1, ms=3)
+        pair[0].sharey(pair[1])
+        pair[0].set_ylabel("mean return of 20 episodes")
+    for axes in grid[-1]:
+        axes.set_xlabel("environment steps, thousands")
+    marks = [
+        plt.Line2D([], [], color=colour, marker=marker, label=f"members, seed {seed}")
+        for seed, (colour, marker) in enumerate(((BLUE, "o"), (ORANGE, "s"), (GREEN, "^")))
+    ]
+    marks.append(plt.Line2D([], [], color="black", linestyle="--", label="lone agents"))
+    figure.legend(handles=marks, ncol=4, loc="lower center", bbox_to_anchor=(0.5, -0.06))
+    figure.tight_layout()
+    save(figure, "members-100k")
+
+
 if __name__ == "__main__":
     cost_against_members()
     step_budget()
     distillation_curve()
+    members_and_lone_agents()
