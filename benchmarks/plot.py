@@ -1,6 +1,6 @@
 """Plots of the committed figures: cost against K, a step's time, a phase's distances, members.
 
-pip install -e ".[benchmarks]"
+pip install -e ".[benchmarks,study]"
 python benchmarks/plot.py  # reads docs/results, writes docs/figures/*.{png,svg}
 """
 
@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import pandas as pd
 
 from rllib_cikd import CIKDConfig
 
 DOCS = Path(__file__).parents[1] / "docs"
-#: Folder of the benchmarks' `--out` files; all of it was measured with today's defaults.
+#: Folder of the benchmarks' `--out` files.
 MACHINE = "amd-epyc"
 
 #: Okabe and Ito's colours, told apart by colour-blind readers; hatches and markers for print.
@@ -116,35 +117,37 @@ def step_budget() -> None:
 
 def members_and_lone_agents() -> None:
     """Each member of each run of the main comparison, beside agents that learn alone."""
-    curves: dict[tuple[str, str, str, str], list[tuple[int, float]]] = {}
-    for path in sorted((DOCS / "results" / "comparison-100k").glob("*.evaluations.csv")):
-        with path.open() as file:
-            for row in csv.DictReader(file):
-                if row["member"].startswith("policy_"):
-                    run = row["task"], row["variant"], row["seed"], row["member"]
-                    curves.setdefault(run, []).append((int(row["step"]), float(row["return"])))
-    tasks = sorted({task for task, *_ in curves})
-    figure, grid = plt.subplots(len(tasks), 2, figsize=(8, 3 * len(tasks)), sharex=True)
-    for task, pair in zip(tasks, grid, strict=True):
-        for axes, variant in zip(pair, ("ensemble-sac", "cikd"), strict=True):
+    files = (DOCS / "results" / "comparison-100k").glob("*.evaluations.csv")
+    frame = pd.concat(pd.read_csv(file) for file in sorted(files))
+    frame = frame[frame["member"].str.startswith("policy_")]
+    tasks = frame["task"].unique()
+    figure, grid = plt.subplots(
+        len(tasks), 2, figsize=(8, 3 * len(tasks)), sharex=True, sharey="row"
+    )
+    looks = [
+        {"color": BLUE, "marker": "o"},
+        {"color": ORANGE, "marker": "s"},
+        {"color": GREEN, "marker": "^"},
+    ]
+    alone = {"color": "black", "linestyle": "--"}
+    runs = ["task", "variant", "seed", "member"]
+    for (task, variant, seed, _), curve in frame.groupby(runs):
+        row = grid[list(tasks).index(task)]
+        places = {"ensemble-sac": row[:1], "cikd": row[1:], "vanilla-sac": row}[variant]
+        look = alone if variant == "vanilla-sac" else looks[seed]
+        for axes in places:
+            axes.plot(curve["step"] / 1e3, curve["return"], linewidth=1, markersize=3, **look)
+    for task, row in zip(tasks, grid, strict=True):
+        row[0].set_ylabel("mean return of 20 episodes")
+        for variant, axes in zip(("ensemble-sac", "cikd"), row, strict=True):
             axes.set_title(f"{task}, {variant}", fontsize="medium")
             axes.spines[["top", "right"]].set_visible(False)
-            for (of_task, of_variant, seed, _), points in curves.items():
-                x, y = zip(*((step / 1e3, value) for step, value in points), strict=True)
-                if (of_task, of_variant) == (task, "vanilla-sac"):
-                    axes.plot(x, y, "--", color="black", linewidth=1)
-                elif (of_task, of_variant) == (task, variant):
-                    colour = (BLUE, ORANGE, GREEN)[int(seed)]
-                    axes.plot(x, y, f"{'os^'[int(seed)]}-", color=colour, linewidth=1, ms=3)
-        pair[0].sharey(pair[1])
-        pair[0].set_ylabel("mean return of 20 episodes")
     for axes in grid[-1]:
         axes.set_xlabel("environment steps, thousands")
     marks = [
-        plt.Line2D([], [], color=colour, marker=marker, label=f"members, seed {seed}")
-        for seed, (colour, marker) in enumerate(((BLUE, "o"), (ORANGE, "s"), (GREEN, "^")))
+        plt.Line2D([], [], label=f"members, seed {seed}", **look) for seed, look in enumerate(looks)
     ]
-    marks.append(plt.Line2D([], [], color="black", linestyle="--", label="lone agents"))
+    marks.append(plt.Line2D([], [], label="lone agents", **alone))
     figure.legend(handles=marks, ncol=4, loc="lower center", bbox_to_anchor=(0.5, -0.06))
     figure.tight_layout()
     save(figure, "members-100k")

@@ -46,12 +46,12 @@ def start_ray(address: str | None) -> bool:
     except (ConnectionError, RuntimeError, ValueError) as error:
         # Clusters of `ray start` ask for a token, which `ray.init` sends only if told to.
         remedy = (
-            " It asks for an authentication token: set RAY_AUTH_MODE=token, and on another machine "
-            "than the cluster's first copy its ~/.ray/auth_token."
+            ". It asks for an authentication token: set RAY_AUTH_MODE=token, and on another "
+            "machine than the cluster's first copy its ~/.ray/auth_token."
             if "AuthenticationError" in str(error.__cause__)
             else ""
         )
-        raise CommandError(f"no Ray cluster at {address!r}: {error}.{remedy}") from error
+        raise CommandError(f"no Ray cluster at {address!r}: {error}{remedy}") from error
     return local
 
 

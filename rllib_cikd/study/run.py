@@ -82,7 +82,8 @@ def run_study(study: Study, folder: Path) -> list[tune.Result]:
         for name, entry in _begun(folder).items()
         if entry["session"] in [session.name for session in sessions]
     }
-    _check_unchanged(study, begun, folder)
+    settings = _settings(study)
+    _check_unchanged(settings, begun, folder)
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / _STUDY_FILE, {"name": study.name, "baseline": study.baseline})
     results: list[tune.Result] = []
@@ -94,7 +95,7 @@ def run_study(study: Study, folder: Path) -> list[tune.Result]:
     new = [cell for cell in study.cells if cell.name not in begun]
     if new:
         session = folder / f"session-{1 + max(map(_session_number, sessions), default=0)}"
-        entries = {cell.name: {**_settings(study, cell), "session": session.name} for cell in new}
+        entries = {cell.name: {**settings[cell.name], "session": session.name} for cell in new}
         _write_json(folder / _CELLS_FILE, begun | entries)
         results += _start(study, new, session)
     return results
@@ -163,31 +164,32 @@ def _begun(folder: Path) -> dict[str, dict[str, Any]]:
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
-def _settings(study: Study, cell: Cell) -> dict[str, Any]:
-    config = {**_defaults(study.experiment.algorithm), **cell.config}
-    config = json.loads(json.dumps(config, default=str))
-    return {"variant": cell.variant, "steps": cell.steps, "config": config}
-
-
-def _defaults(algorithm: type[Algorithm]) -> dict[str, Any]:
-    """An algorithm's own: those that are not, or not the same, in RLlib's `AlgorithmConfig`."""
+def _settings(study: Study) -> dict[str, dict[str, Any]]:
+    """What `cells.json` says of each run: its settings, over the defaults of its algorithm."""
+    # Of the defaults those that are the algorithm's own: RLlib's plain config has not, or not so.
     common = AlgorithmConfig().to_dict()
-    own = algorithm.get_default_config().to_dict()
-    return {k: value for k, value in own.items() if k not in common or common[k] != value}
-
-
-def _check_unchanged(study: Study, begun: Mapping[str, dict[str, Any]], folder: Path) -> None:
+    own = study.experiment.algorithm.get_default_config().to_dict()
+    defaults = {k: value for k, value in own.items() if k not in common or common[k] != value}
+    settings = {}
     for cell in study.cells:
-        before = begun.get(cell.name)
+        config = json.loads(json.dumps({**defaults, **cell.config}, default=str))
+        settings[cell.name] = {"variant": cell.variant, "steps": cell.steps, "config": config}
+    return settings
+
+
+def _check_unchanged(
+    settings: Mapping[str, dict[str, Any]], begun: Mapping[str, dict[str, Any]], folder: Path
+) -> None:
+    for name, now in settings.items():
+        before = begun.get(name)
         if before is None:
             continue
-        now = _settings(study, cell)
         old = {**before["config"], "steps": before["steps"]}
         new = {**now["config"], "steps": now["steps"]}
         for key in sorted(set(old) | set(new)):
             if old.get(key) != new.get(key):
                 raise CommandError(
-                    f"{cell.name} was begun in {folder} with {key}={old.get(key)!r}; now it is "
+                    f"{name} was begun in {folder} with {key}={old.get(key)!r}; now it is "
                     f"{new.get(key)!r}. Runs of different settings cannot be compared: undo the "
                     "change (where it is a default that has changed, set it in the study's "
                     "`config`), or give the study a new folder with --experiment-name."
