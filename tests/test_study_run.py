@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import time
 from pathlib import Path
 
@@ -173,13 +174,14 @@ def test_a_killed_study_goes_on_and_grows(project):
     killed.kill()
     killed.communicate()
     assert len(ended) < 4
-    before = {name: (folder / "session-1" / name / "result.json").read_text() for name in ended}
+    raw_files = [path for name in ended for path in (folder / "raw").glob(f"{name}.*.csv")]
+    assert len(raw_files) == 2 * len(ended)
+    before = {path: path.read_text() for path in raw_files}  # with wall times
 
     exit_code, stdout, stderr = finish(start(*command, cwd=project))
     assert exit_code == 0, stderr
     assert "4 of 4 runs ended" in stdout
-    for name, text in before.items():
-        assert (folder / "session-1" / name / "result.json").read_text() == text
+    assert {path: path.read_text() for path in raw_files} == before
     for variant, size in (("vanilla-sac", 1), ("cikd", 3)):
         for seed in (0, 1):
             raw = folder / "raw" / f"small_{variant}_seed{seed}"
@@ -297,6 +299,28 @@ def result(iteration: int, evaluated: int | None, phases: int, **ensemble) -> di
 def write_results(folder: Path, *results: dict, tail: str = "") -> Path:
     (folder / "result.json").write_text("".join(f"{json.dumps(r)}\n" for r in results) + tail)
     return folder
+
+
+@pytest.mark.parametrize("newer", ["figures", "results"])
+def test_figures_are_not_replaced_by_older_results(project, monkeypatch, newer):
+    """Tune copies a run's last results after its figures have been written, unless it is killed."""
+    study, folder = load_study(project / "studies" / "small.yaml"), project / "results"
+    monkeypatch.setattr(run, "_start", lambda *_: [])
+    run.run_study(study, folder)  # writes cells.json, but Tune is not started
+    name = study.cells[0].name
+    trial, raw = folder / "session-1" / name, folder / "raw"
+    trial.mkdir(parents=True)
+    write_results(trial, result(2, 200, 1), result(4, 400, 2))
+    run.collect_raw(folder)
+    whole = (raw / f"{name}.evaluations.csv").read_text()
+    write_results(trial, result(2, 200, 1))
+    now = time.time()
+    os.utime(trial / "result.json", (now, now))
+    for path in raw.glob("*.csv"):
+        os.utime(path, (now, now + (1 if newer == "figures" else -1)))
+    run.collect_raw(folder)
+    kept = (raw / f"{name}.evaluations.csv").read_text() == whole
+    assert kept is (newer == "figures")
 
 
 def test_results_after_a_resume_replace_those_before(tmp_path):

@@ -133,7 +133,7 @@ def phase_rows(results: Sequence[dict[str, Any]], variant: str) -> list[Row]:
 
 
 def write_raw(trial: Path, variant: str, steps: int, folder: Path, name: str) -> None:
-    """Writes `NAME.evaluations.csv` and `NAME.phases.csv` of a trial of so many steps."""
+    """Writes `NAME.evaluations.csv`, then `NAME.phases.csv`, of a trial of so many steps."""
     results = read_results(trial, steps)
     _write(
         folder / f"{name}.evaluations.csv", EVALUATION_COLUMNS, evaluation_rows(results, variant)

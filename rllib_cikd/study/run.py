@@ -113,11 +113,20 @@ def _sessions(folder: Path) -> list[Path]:
 
 
 def collect_raw(folder: Path) -> None:
-    """Writes the raw figures of every run of a study as far as it is, ended or not."""
+    """Writes the raw figures of every run of a study as far as it is, ended or not.
+
+    Those that are newer than the results which Tune has copied here stay: a command that is killed
+    as a run ends has written its figures already, but not yet all of its results.
+    """
     for name, entry in _begun(folder).items():
-        trial = folder / entry["session"] / name
-        if (trial / "result.json").is_file():
-            write_raw(trial, entry["variant"], entry["steps"], folder / "raw", name)
+        trial, raw = folder / entry["session"] / name, folder / "raw"
+        results, written = trial / "result.json", raw / f"{name}.phases.csv"
+        if results.is_file() and not _newer(written, results):
+            write_raw(trial, entry["variant"], entry["steps"], raw, name)
+
+
+def _newer(path: Path, other: Path) -> bool:
+    return path.is_file() and path.stat().st_mtime > other.stat().st_mtime
 
 
 def baseline_of(folder: Path) -> str | None:
