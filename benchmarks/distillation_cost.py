@@ -14,8 +14,8 @@ import measure
 import torch
 
 from rllib_cikd import CIKDConfig
-from rllib_cikd.knowledge_sharing import Teacher, distill
-from rllib_cikd.learner import _MINIBATCHES_AT_A_TIME
+from rllib_cikd.algorithm.knowledge_sharing import Teacher, distill
+from rllib_cikd.rllib.learner import _MINIBATCHES_AT_A_TIME
 
 
 def main() -> None:

@@ -20,15 +20,15 @@ from pathlib import Path
 import torch
 
 from rllib_cikd import CIKD
-from rllib_cikd.knowledge_sharing import (
+from rllib_cikd.algorithm.knowledge_sharing import (
     Teacher,
     _critic_distance,
     _distillation_step,
     _policy_kl,
     students_of,
 )
-from rllib_cikd.learner import CIKDTorchLearner
-from rllib_cikd.policy_selection import policy_ids
+from rllib_cikd.algorithm.policy_selection import policy_ids
+from rllib_cikd.rllib.learner import CIKDTorchLearner
 
 IMPROVEMENT, PATIENCE = 0.99, 2
 

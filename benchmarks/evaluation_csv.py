@@ -3,7 +3,7 @@
     python benchmarks/evaluation_csv.py RESULTS_DIR [RESULTS_DIR ...] --out FILE.csv
 
 Each RESULTS_DIR is a folder that `rllib train file` wrote; `rllib study run` writes such CSVs
-itself. Columns: `rllib_cikd.study.raw.EVALUATION_COLUMNS`.
+itself. Columns: `rllib_cikd.study.raw_figures.EVALUATION_COLUMNS`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import csv
 import math
 from pathlib import Path
 
-from rllib_cikd.progress import format_duration
-from rllib_cikd.study.raw import EVALUATION_COLUMNS, evaluation_rows, read_results
+from rllib_cikd.experiments.progress import format_duration
+from rllib_cikd.study.raw_figures import EVALUATION_COLUMNS, evaluation_rows, read_results
 
 
 def main() -> None:

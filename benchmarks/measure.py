@@ -21,12 +21,12 @@ import numpy as np
 import ray
 import torch
 
-from rllib_cikd import matrix_products
-from rllib_cikd.cuda_graph import RecordedStep
-from rllib_cikd.ensemble import MemberStack
-from rllib_cikd.replay_buffer import ReplayBuffer
-from rllib_cikd.sac_module import SACModule
-from rllib_cikd.sac_update import SACSettings, SACUpdate
+from rllib_cikd.algorithm.ensemble import MemberStack
+from rllib_cikd.algorithm.replay_buffer import ReplayBuffer
+from rllib_cikd.algorithm.sac_update import SACSettings, SACUpdate
+from rllib_cikd.engine import matrix_products
+from rllib_cikd.engine.recorded_step import RecordedStep
+from rllib_cikd.rllib.sac_module import SACModule
 
 #: HalfCheetah-v5's observation and action dimensions, and SAC's published minibatch.
 OBS_DIM, ACTION_DIM, BATCH_SIZE = 17, 6, 256

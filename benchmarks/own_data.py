@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from rllib_cikd import CIKD, CIKDConfig
-from rllib_cikd.environment import AGENT_ID
-from rllib_cikd.learner import CIKDTorchLearner
-from rllib_cikd.policy_selection import member_of
-from rllib_cikd.transitions import EpisodeReader
+from rllib_cikd.algorithm.policy_selection import member_of
+from rllib_cikd.rllib.environment import AGENT_ID
+from rllib_cikd.rllib.learner import CIKDTorchLearner
+from rllib_cikd.rllib.transitions import EpisodeReader
 
 #: Of a minibatch, how much is drawn from a member's own transitions.
 OWN_SHARE = 0.5

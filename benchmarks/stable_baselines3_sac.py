@@ -24,7 +24,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
-from rllib_cikd.study.raw import EVALUATION_COLUMNS
+from rllib_cikd.study.raw_figures import EVALUATION_COLUMNS
 
 EVALUATION_INTERVAL, EVALUATION_EPISODES, WARM_UP = 10_000, 20, 10_000
 

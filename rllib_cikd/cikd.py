@@ -26,13 +26,13 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
-from rllib_cikd.cikd_config import CIKDConfig
-from rllib_cikd.env_runner import CIKDEnvRunner
-from rllib_cikd.environment import create_env
-from rllib_cikd.evaluation import no_evaluation_yet, summarize
-from rllib_cikd.policy_selection import policy_id, selection_probabilities
-from rllib_cikd.teacher_election import ReturnWindows, elect_teacher
-from rllib_cikd.transitions import EpisodeReader
+from rllib_cikd.algorithm.policy_selection import policy_id, selection_probabilities
+from rllib_cikd.algorithm.teacher_election import ReturnWindows, elect_teacher
+from rllib_cikd.config import CIKDConfig
+from rllib_cikd.rllib.env_runner import CIKDEnvRunner
+from rllib_cikd.rllib.environment import create_env
+from rllib_cikd.rllib.evaluation import no_evaluation_yet, summarize
+from rllib_cikd.rllib.transitions import EpisodeReader
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ import numpy as np
 from ray.tune.utils import flatten_dict
 
 from rllib_cikd import CIKD, CIKDConfig
-from rllib_cikd.learner import CIKDTorchLearner
+from rllib_cikd.rllib.learner import CIKDTorchLearner
 
 
 def small_config(
@@ -93,7 +93,7 @@ def start(*args: Any, cwd: Path) -> subprocess.Popen:
     env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "OMP_", "TUNE_"))}
     env["PYTHONPATH"] = os.pathsep.join([path for path in sys.path if path])
     return subprocess.Popen(
-        [sys.executable, "-m", "rllib_cikd.cli", *map(str, args)],
+        [sys.executable, "-m", "rllib_cikd.cli.main", *map(str, args)],
         cwd=cwd,
         env=env,
         stdout=subprocess.PIPE,

@@ -1,1 +1,1 @@
-"""Studies: many variants, tasks and seeds, and the tables and figures that compare them."""
+"""The grid of a comparison: plan, run, raw figures."""

@@ -11,10 +11,11 @@ from pathlib import Path
 from ray import tune
 from ray.train.constants import DEFAULT_STORAGE_PATH
 
-from rllib_cikd.command import FAILED, INTERRUPTED, OK, CommandError, check_fits, start_ray
+from rllib_cikd.common.errors import FAILED, INTERRUPTED, OK, CommandError
+from rllib_cikd.experiments.outcome import error_text, state
+from rllib_cikd.experiments.ray_start import check_fits, start_ray
 from rllib_cikd.study.plan import Study, load_study
 from rllib_cikd.study.run import baseline_of, collect_raw, run_study
-from rllib_cikd.trial_outcome import error_text, state
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,7 +36,7 @@ def report(args: argparse.Namespace) -> int:
     folder = Path(args.folder).expanduser().resolve()
     if not folder.is_dir():
         raise CommandError(f"{args.folder}: no such folder.")
-    from rllib_cikd.study.report import write_report
+    from rllib_cikd.report.page import write_report
 
     collect_raw(folder)
     path = write_report(

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rllib_cikd.command import CommandError, did_you_mean
-from rllib_cikd.experiment_file import Experiment, load_experiments
-from rllib_cikd.variants import load_variant
-from rllib_cikd.yaml_loader import read_yaml
+from rllib_cikd.common.errors import CommandError, did_you_mean
+from rllib_cikd.experiments.experiment_file import Experiment, load_experiments
+from rllib_cikd.experiments.variants import load_variant
+from rllib_cikd.experiments.yaml_file import read_yaml
 
 #: Keys of a study file.
 STUDY_KEYS = ("tuned_examples", "variants", "seeds", "steps", "config", "baseline")

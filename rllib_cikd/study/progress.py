@@ -8,7 +8,7 @@ from typing import Any
 
 from ray.tune.experiment import Trial
 
-from rllib_cikd.progress import STEPS, ProgressCallback, format_duration
+from rllib_cikd.experiments.progress import STEPS, ProgressCallback, format_duration
 
 
 class StudyProgress(ProgressCallback):

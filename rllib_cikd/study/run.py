@@ -23,13 +23,13 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.tune.experiment import Trial
 
-from rllib_cikd.command import CommandError
-from rllib_cikd.progress import STEPS
-from rllib_cikd.run_record import RecordKeeper, restorable
+from rllib_cikd.common.errors import CommandError
+from rllib_cikd.experiments.outcome import state
+from rllib_cikd.experiments.progress import STEPS
+from rllib_cikd.experiments.tune_record import RecordKeeper, restorable
 from rllib_cikd.study.plan import Cell, Study
 from rllib_cikd.study.progress import StudyProgress
-from rllib_cikd.study.raw import write_raw
-from rllib_cikd.trial_outcome import state
+from rllib_cikd.study.raw_figures import write_raw
 
 #: In a trial's config: the name of its cell. Algorithms do not look at keys with underscores.
 CELL_KEY = "__cell__"

@@ -1,0 +1,106 @@
+"""The ensemble's parameters, stacked: one batched pass computes all members of equal shape.
+
+The stacked tensors are the real parameters, which optimisers step; each member module's own
+parameters are views into them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rllib_cikd.engine.perceptrons import StackedMLP
+from rllib_cikd.rllib.sac_module import SACModule, split_policy_output
+
+
+class MemberStack:
+    """Members of equal shapes: policies, twin critics, target critics, temperatures.
+
+    Args:
+        members: Their places in the ensemble, for example [0, 1, 2].
+        modules: The members themselves; their parameters become views of the stack.
+    """
+
+    def __init__(self, members: Sequence[int], modules: Sequence[SACModule]):
+        self.members = list(members)
+        self._modules = list(modules)
+        activation = modules[0].activation
+        # Twin-major: networks 0..n-1 are the members' first critics, n..2n-1 their second.
+        policies, critics, targets = self._networks()
+        self.policy = StackedMLP.adopt(policies, activation, trainable=True)
+        self.critics = StackedMLP.adopt(critics, activation, trainable=True)
+        self.target_critics = StackedMLP.adopt(targets, activation, trainable=False)
+        self.log_alpha = torch.stack([m.log_alpha.detach() for m in modules])
+        for i, module in enumerate(modules):
+            module.log_alpha.requires_grad_(False)
+            module.log_alpha.data = self.log_alpha[i]
+        self.log_alpha.requires_grad_(True)
+
+    def _networks(self) -> tuple[list, list, list]:
+        """The members' own policies, critics and target critics, in the order of the stacks."""
+        modules = self._modules
+        return (
+            [m.policy for m in modules],
+            [m.qf1 for m in modules] + [m.qf2 for m in modules],
+            [m.target_qf1 for m in modules] + [m.target_qf2 for m in modules],
+        )
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    @property
+    def alpha(self) -> Tensor:
+        """Temperatures, `[n, 1]`, without gradient."""
+        return self.log_alpha.detach().exp()
+
+    def twins(self, rows: Sequence[int]) -> list[int]:
+        """Where the critics of the members in these rows of the stack are: firsts, then seconds."""
+        return [*rows, *(row + len(self) for row in rows)]
+
+    def is_attached(self) -> bool:
+        """Whether every member's parameters still are views of the stack."""
+        policies, critics, targets = self._networks()
+        return (
+            self.policy.holds(policies)
+            and self.critics.holds(critics)
+            and self.target_critics.holds(targets)
+            and all(
+                m.log_alpha.data_ptr() == self.log_alpha[i].data_ptr()
+                for i, m in enumerate(self._modules)
+            )
+        )
+
+
+def policy_distribution(
+    policy: StackedMLP, obs: Tensor, gradient_rows: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Mean and log std before the squashing, each `[n, B, A]`, at `obs` `[n, B, D]`.
+
+    With `gradient_rows`, only that many rows, the first ones, pass a gradient on.
+    """
+    return split_policy_output(policy(obs, gradient_rows=gradient_rows))
+
+
+def q_values(critics: StackedMLP, obs_and_actions: Tensor, frozen: bool = False) -> Tensor:
+    """Both critics of n members at `[n, B, D + A]`: `[2, n, B]`.
+
+    With `frozen`, the critics' parameters get no gradient.
+    """
+    q = critics(obs_and_actions.repeat(2, 1, 1), frozen=frozen)
+    return q.view(2, *obs_and_actions.shape[:2])
+
+
+def group_members(modules: Sequence[SACModule], settings: Sequence[object]) -> list[MemberStack]:
+    """Stacks members that have equal network shapes and equal settings.
+
+    A homogeneous ensemble becomes one stack, so one batched pass. An ensemble whose members
+    all differ becomes K stacks of one: the same code, as a plain loop over members.
+    """
+    groups: dict[str, list[int]] = {}
+    for k, (module, setting) in enumerate(zip(modules, settings, strict=True)):
+        shapes = [tuple(p.shape) for p in module.parameters()]
+        key = repr((shapes, module.activation, setting))
+        groups.setdefault(key, []).append(k)
+    return [MemberStack(members, [modules[k] for k in members]) for members in groups.values()]

@@ -1,0 +1,203 @@
+"""How knowledge passes from the teacher to its students (CIKD, phase 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rllib_cikd.algorithm import losses
+from rllib_cikd.algorithm.ensemble import MemberStack, policy_distribution, q_values
+from rllib_cikd.algorithm.replay_buffer import Batch
+from rllib_cikd.algorithm.sac_update import SACUpdate
+from rllib_cikd.engine.optimizer import FusedAdam
+from rllib_cikd.engine.perceptrons import StackedMLP
+from rllib_cikd.engine.recorded_step import RecordedStep
+from rllib_cikd.rllib.sac_module import mlp
+
+#: Values of `CIKDConfig.knowledge_sharing` and `CIKDConfig.distillation_targets`.
+KNOWLEDGE_SHARINGS = ("distillation", "hard_copy", "extra_updates", "none")
+DISTILLATION_TARGETS = ("policy_and_critic", "policy", "critic")
+
+
+class Teacher:
+    """A frozen copy of one member's policy (one network) and twin critics (two networks)."""
+
+    def __init__(self, stacks: Iterable[MemberStack], member: int):
+        stack = next(s for s in stacks if member in s.members)
+        row = stack.members.index(member)
+        self.member = member
+        self.policy = stack.policy.select([row])
+        self.critics = stack.critics.select(stack.twins([row]))
+
+    @torch.no_grad()
+    def outputs(self, batch: Batch) -> TeacherOutputs:
+        """What the students shall learn, at a batch `[..., B, D]` of any leading axes."""
+        obs, inputs = batch.obs, batch.obs_and_actions
+        mean, log_std = policy_distribution(self.policy, obs.reshape(1, -1, obs.shape[-1]))
+        q = q_values(self.critics, inputs.reshape(1, -1, inputs.shape[-1]))
+        return TeacherOutputs(
+            mean.view(*obs.shape[:-1], -1),
+            log_std.reshape(*obs.shape[:-1], -1),
+            q.view(2, *obs.shape[:-1]),
+        )
+
+
+class TeacherOutputs(NamedTuple):
+    """Of one or several minibatches."""
+
+    mean: Tensor  #: of the policy before the squashing, `[..., B, A]`
+    log_std: Tensor  #: `[..., B, A]`
+    q: Tensor  #: of both critics, `[2, ..., B]`
+
+
+def students_of(
+    stacks: Iterable[MemberStack], teacher: int
+) -> Iterator[tuple[MemberStack, list[int]]]:
+    """Each stack with the rows of it that hold students: everyone but the teacher."""
+    for stack in stacks:
+        rows = [row for row, member in enumerate(stack.members) if member != teacher]
+        if rows:
+            yield stack, rows
+
+
+def distill(
+    stacks: list[MemberStack],
+    teacher: Teacher,
+    minibatches: Callable[[], Iterable[Batch]],
+    lr: float,
+    targets: str = "policy_and_critic",
+) -> None:
+    """Every student minimises KL(teacher ‖ student) and the distance of its critics' values.
+
+    All students of a stack learn in the same batched passes, with a fresh Adam. Only online
+    networks are touched; the teacher and all target networks stay as they are.
+
+    Args:
+        stacks: The ensemble; the students' networks are overwritten in place at the end.
+        teacher: Whom to learn from.
+        minibatches: Gives the phase's minibatches, all students' alike, some at a time:
+            `[m, B, ...]`. The teacher answers them together, the students learn one by one.
+        lr: Step size of the distillation optimiser.
+        targets: One of `DISTILLATION_TARGETS`.
+    """
+    for stack, rows in students_of(stacks, teacher.member):
+        twins = stack.twins(rows)
+        policy = stack.policy.select(rows, trainable=targets != "critic")
+        critics = stack.critics.select(twins, trainable=targets != "policy")
+        step = RecordedStep(_distillation_step(policy, critics, lr))
+        for group in minibatches():
+            answers = teacher.outputs(group)
+            for i in range(len(group.obs)):
+                step(
+                    group.obs[i],
+                    group.obs_and_actions[i],
+                    answers.mean[i],
+                    answers.log_std[i],
+                    answers.q[:, i],
+                )
+        if targets != "critic":
+            stack.policy.assign(rows, policy)
+        if targets != "policy":
+            stack.critics.assign(twins, critics)
+
+
+def _distillation_step(
+    policy: StackedMLP, critics: StackedMLP, lr: float
+) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], None]:
+    """A gradient step of S students, of those of their networks that are trainable."""
+    parameters = [p for p in (policy.parameters, critics.parameters) if p.requires_grad]
+    optimizer = FusedAdam(parameters, lr=lr)
+    ones = torch.ones(len(policy), device=policy.parameters.device)
+
+    def step(
+        obs: Tensor, obs_and_actions: Tensor, mean: Tensor, log_std: Tensor, q: Tensor
+    ) -> None:
+        """On one minibatch and the teacher's answers: `[B, ...]`, `q` `[2, B]`."""
+        losses_of_students = []
+        if policy.parameters.requires_grad:
+            losses_of_students.append(_policy_kl(mean, log_std, policy, obs))
+        if critics.parameters.requires_grad:
+            losses_of_students.append(_critic_distance(q, critics, obs_and_actions))
+        for p in parameters:
+            p.grad = None
+        # The gradient of a sum over students is one for each of them.
+        torch.autograd.backward(losses_of_students, [ones] * len(losses_of_students))
+        optimizer.descend()
+
+    return step
+
+
+def hard_copy(
+    stacks: list[MemberStack], teacher: Teacher, targets: str = "policy_and_critic"
+) -> None:
+    """Every student's online networks become the teacher's.
+
+    Raises:
+        ValueError: If a student's networks differ in shape from the teacher's.
+    """
+    for stack, rows in students_of(stacks, teacher.member):
+        if targets != "critic":
+            stack.policy.assign(rows, teacher.policy)
+        if targets != "policy":
+            n = len(rows)
+            twins = stack.twins(rows)
+            stack.critics.assign(twins[:n], teacher.critics.select([0]))
+            stack.critics.assign(twins[n:], teacher.critics.select([1]))
+
+
+def reset_students(updates: Iterable[SACUpdate], teacher: int, seed: int) -> None:
+    """Draws every student's online networks anew and forgets their optimiser moments.
+
+    Target networks and temperatures stay; the targets then follow the new networks by τ.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _reset_students(updates, teacher)
+
+
+def _reset_students(updates: Iterable[SACUpdate], teacher: int) -> None:
+    for update in updates:
+        for stack, rows in students_of([update.stack], teacher):
+            for networks, net_rows in (
+                (stack.policy, rows),
+                (stack.critics, stack.twins(rows)),
+            ):
+                widths = [w.shape[1] for w in networks.weights]
+                out_dim = networks.weights[-1].shape[2]
+                fresh = [mlp(widths[0], widths[1:], out_dim, networks.activation) for _ in net_rows]
+                fresh_stack = StackedMLP.adopt(fresh, networks.activation, trainable=False)
+                networks.assign(net_rows, fresh_stack)
+            update.reset_moments(rows)
+
+
+@torch.no_grad()
+def distance_to_teacher(
+    stacks: list[MemberStack], teacher: Teacher, batch: Batch
+) -> dict[int, tuple[float, float]]:
+    """KL(teacher ‖ student) and critic distance of every student, on one batch `[B, ...]`."""
+    distances: dict[int, tuple[float, float]] = {}
+    answer = teacher.outputs(batch)
+    for stack, rows in students_of(stacks, teacher.member):
+        policy, critics = stack.policy.select(rows), stack.critics.select(stack.twins(rows))
+        kl = _policy_kl(answer.mean, answer.log_std, policy, batch.obs)
+        critic = _critic_distance(answer.q, critics, batch.obs_and_actions)
+        for row, kl_k, critic_k in zip(rows, kl.tolist(), critic.tolist(), strict=True):
+            distances[stack.members[row]] = (kl_k, critic_k)
+    return distances
+
+
+def _policy_kl(
+    teacher_mean: Tensor, teacher_log_std: Tensor, students: StackedMLP, obs: Tensor
+) -> Tensor:
+    """`[S]`, at observations `[B, D]` that all S students share."""
+    mean, log_std = policy_distribution(students, obs.expand(len(students), -1, -1))
+    return losses.policy_kl(teacher_mean, teacher_log_std, mean, log_std)
+
+
+def _critic_distance(teacher_q: Tensor, students: StackedMLP, obs_and_actions: Tensor) -> Tensor:
+    """`[S]`, at inputs `[B, D + A]` that all S students share; `teacher_q` `[2, B]`."""
+    student_q = q_values(students, obs_and_actions.expand(len(students) // 2, -1, -1))
+    return losses.critic_distance(teacher_q.unsqueeze(1), student_q)

@@ -1,0 +1,176 @@
+"""One SAC gradient step of all members of a stack, as one batched computation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rllib_cikd.algorithm import losses
+from rllib_cikd.algorithm.ensemble import MemberStack, policy_distribution, q_values
+from rllib_cikd.algorithm.replay_buffer import Batch
+from rllib_cikd.engine.optimizer import FusedAdam
+
+
+@dataclass(frozen=True)
+class SACSettings:
+    """SAC's hyperparameters of one member (defaults: the published values)."""
+
+    actor_lr: Any = 3e-4
+    critic_lr: Any = 3e-4
+    alpha_lr: Any = 3e-4
+    gamma: float = 0.99
+    tau: float = 0.005
+    target_entropy: float = -1.0
+    grad_clip: float | None = None
+
+
+class SACUpdate:
+    """SAC's optimisers and gradient step for a stack of n members.
+
+    Adam is elementwise, so one optimiser over stacked parameters equals n separate ones.
+    """
+
+    #: What `step` reports of each member, in this order.
+    STATISTICS = ("qf_loss", "policy_loss", "alpha_loss", "qf_mean", "logps", "alpha_value")
+
+    def __init__(self, stack: MemberStack, settings: SACSettings):
+        self.stack = stack
+        self.settings = settings
+        self._parameters = {
+            "critic": stack.critics.parameters,
+            "actor": stack.policy.parameters,
+            "alpha": stack.log_alpha,
+        }
+        self.optimizers = {
+            name: FusedAdam([parameters], lr=3e-4) for name, parameters in self._parameters.items()
+        }
+        for name, optimizer in self.optimizers.items():
+            lr = getattr(settings, f"{name}_lr")
+            if isinstance(lr, (int, float)):
+                optimizer.param_groups[0]["lr"] = lr
+        self._ones = torch.ones_like(stack.log_alpha.detach()[:, 0])
+
+    def step(self, batch: Batch, noise: Tensor) -> Tensor:
+        """One gradient step of critics, policy and temperature, then of the target networks.
+
+        Args:
+            batch: A minibatch for each of the n members, `[n, B, ...]`.
+            noise: Standard normal, `[n, 2, B, A]`: for the actions at s and at s'.
+
+        Returns:
+            The `STATISTICS` of this step, `[len(STATISTICS), n]`, without gradient.
+        """
+        stack, alpha = self.stack, self.stack.alpha
+
+        # Actions at s and s' in one pass; only those at s pass a gradient on to the policy.
+        num_rows = batch.obs.shape[1]
+        both_actions, both_log_probs = losses.sample_squashed_gaussian(
+            *policy_distribution(
+                stack.policy, torch.cat([batch.obs, batch.next_obs], 1), gradient_rows=num_rows
+            ),
+            noise.flatten(1, 2),
+        )
+        actions, next_actions = both_actions.split(num_rows, 1)
+        log_probs, next_log_probs = both_log_probs.split(num_rows, 1)
+
+        with torch.no_grad():
+            next_q = q_values(stack.target_critics, torch.cat([batch.next_obs, next_actions], -1))
+            target = losses.td_target(batch.rewards, batch.discounts, next_q, next_log_probs, alpha)
+        q = q_values(stack.critics, batch.obs_and_actions)
+        critic_loss = losses.critic_loss(q, target)
+        self._descend(critic=critic_loss)
+
+        # The critics as just updated judge the policy; they get no gradient from it.
+        policy_q = q_values(stack.critics, torch.cat([batch.obs, actions], -1), frozen=True)
+        actor_loss = losses.actor_loss(log_probs, policy_q, alpha)
+        alpha_loss = losses.temperature_loss(
+            stack.log_alpha, log_probs, self.settings.target_entropy
+        )
+        self._descend(actor=actor_loss, alpha=alpha_loss)
+
+        with torch.no_grad():
+            stack.target_critics.parameters.lerp_(stack.critics.parameters, self.settings.tau)
+            return torch.stack(
+                [
+                    critic_loss.detach(),
+                    actor_loss.detach(),
+                    alpha_loss.detach(),
+                    q.detach().mean(dim=(0, 2)),
+                    log_probs.detach().mean(-1),
+                    alpha.squeeze(-1),
+                ]
+            )
+
+    def _descend(self, **losses: Tensor) -> None:
+        """One step of each named optimiser on the sum over members of its loss `[n]`."""
+        for name in losses:
+            self._parameters[name].grad = None
+        # The gradient of a sum is one for each of its terms.
+        torch.autograd.backward(list(losses.values()), [self._ones] * len(losses))
+        for name in losses:
+            if self.settings.grad_clip is not None:
+                gradient: Any = self._parameters[name].grad
+                clip_by_network_norm(self._by_network(name, gradient), self.settings.grad_clip)
+            self.optimizers[name].descend()
+
+    def _by_network(self, name: str, values: Tensor) -> list[Tensor]:
+        """What an optimiser has for all its parameters, as views `[networks, ...]`."""
+        if name == "alpha":
+            return [values]
+        networks = self.stack.policy if name == "actor" else self.stack.critics
+        weights, biases = networks.split(values)
+        return weights + biases
+
+    @torch.no_grad()
+    def flush_vanished_moments(self) -> None:
+        """Sets Adam's vanishing moments to 0; to be called every hundred steps or so.
+
+        A unit that has died gets no gradient any more. Its moments decay to denormal numbers,
+        below 1e-38, and stay there, and processors are a hundred times slower with those. What is
+        set to 0 here has no effect: a first moment of 1e-30 moves a weight by less than 1e-25, and
+        the root of a second moment of 1e-32 is nothing beside Adam's ε of 1e-8.
+        """
+        for optimizer in self.optimizers.values():
+            for state in optimizer.state.values():
+                for moment, vanished in (("exp_avg", 1e-30), ("exp_avg_sq", 1e-32)):
+                    torch.hardshrink(state[moment], vanished, out=state[moment])
+
+    def memory_in_use(self) -> tuple[Any, ...]:
+        """Where `step` finds its tensors, and its step sizes: a CUDA graph has them built in.
+
+        Restoring a checkpoint makes new optimiser states, a schedule changes step sizes.
+        """
+        tensors = [self.stack.target_critics.parameters, *self._parameters.values()]
+        for optimizer in self.optimizers.values():
+            for state in optimizer.state.values():
+                tensors += state.values()
+        rates = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers.values()]
+        return (*(tensor.data_ptr() for tensor in tensors), *rates)
+
+    def reset_moments(self, rows: list[int]) -> None:
+        """Forgets the direction in which the policies and critics in these rows were moving.
+
+        Adam's second moments stay: its step counter is common to all members, so that from zero
+        they would make the first updates several times too large.
+        """
+        for name, networks in (("actor", rows), ("critic", self.stack.twins(rows))):
+            for state in self.optimizers[name].state.values():
+                for moment in self._by_network(name, state["exp_avg"]):
+                    moment[networks] = 0.0
+
+
+@torch.no_grad()
+def clip_by_network_norm(gradients: list[Tensor], max_norm: float) -> None:
+    """Scales each network's gradient, over all its layers, to at most `max_norm`, in place.
+
+    Args:
+        gradients: Of all layers of n networks, `[n, ...]` each.
+        max_norm: The largest allowed Euclidean norm of one network's gradient.
+    """
+    norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
+    scale = (max_norm / (norms + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(scale.view(-1, *[1] * (gradient.dim() - 1)))

@@ -1,0 +1,1 @@
+"""The `rllib` command: options and help, no logic."""

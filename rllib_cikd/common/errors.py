@@ -1,0 +1,19 @@
+"""Errors that a person reads: one line each, with what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+#: Exit codes of the `rllib` command.
+OK, FAILED, USAGE_ERROR, INTERRUPTED = 0, 1, 2, 130
+
+
+class CommandError(ValueError):
+    """What was asked for cannot be done; the message says why and what to do."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns " Did you mean 'x'?" for the closest of `known`, or ""."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,1 @@
+"""Speed: stacked perceptrons, their optimiser, recorded steps. Knows no SAC."""

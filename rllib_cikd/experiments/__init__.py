@@ -1,0 +1,1 @@
+"""An experiment file becomes a checked Tune run, and a checkpoint an evaluation."""

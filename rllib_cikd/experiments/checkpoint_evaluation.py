@@ -1,0 +1,261 @@
+"""What `rllib evaluate` does: loads a checkpoint, plays episodes, records videos."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pickle
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from ray.rllib.algorithms.algorithm import Algorithm
+
+from rllib_cikd import CIKD
+from rllib_cikd.common.errors import OK, CommandError
+from rllib_cikd.experiments.progress import format_duration, format_number, format_table
+from rllib_cikd.experiments.ray_start import start_ray
+from rllib_cikd.rllib.environment import create_env, unsquash_actions
+
+# A file that only whole-algorithm checkpoints of RLlib have.
+_MARK = "rllib_checkpoint.json"
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Evaluates the checkpoint `args.checkpoint`; returns the exit code."""
+    path = find_checkpoint(args.checkpoint)
+    start_ray(args.ray_address)
+    torch.set_num_threads(1)  # batches of a few observations do not get faster by more
+    started = time.monotonic()
+    evaluation = evaluate_checkpoint(
+        path,
+        num_episodes=args.episodes,
+        member=args.member,
+        seed=args.seed,
+        video_folder=args.video,
+    )
+    print(format_evaluation(evaluation))
+    print(f"took {format_duration(time.monotonic() - started)}")
+    if args.out:
+        out = Path(args.out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(evaluation, indent=2) + "\n")
+        print(f"results: {out}")
+    return OK
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """Returns the folder of the checkpoint at `path`, or of the latest one below it."""
+    folder = Path(path).expanduser().resolve()
+    if (folder / _MARK).is_file():
+        return folder
+    if not folder.is_dir():
+        raise CommandError(f"{path}: no such folder.")
+    marks = list(folder.rglob(_MARK))
+    if not marks:
+        raise CommandError(
+            f"{path}: no RLlib checkpoint in it. Give a folder with a file {_MARK!r}, or the "
+            "folder of a trial or experiment with checkpoints."
+        )
+    return max(marks, key=lambda mark: mark.stat().st_mtime_ns).parent
+
+
+def evaluate_checkpoint(
+    path: Path,
+    num_episodes: int = 20,
+    member: str = "all",
+    seed: int | None = None,
+    video_folder: str | Path | None = None,
+) -> dict[str, Any]:
+    """Plays deterministic episodes with the policies of a checkpoint.
+
+    Args:
+        path: Folder of the checkpoint.
+        num_episodes: Episodes of each member.
+        member: "all", "best" (`CIKD.best_policy_id`) or a member's id.
+        seed: Seed of the initial states; None for the training's seed, or 0 if it had none.
+        video_folder: If given, an episode of each member is recorded there.
+
+    Returns:
+        What `rllib evaluate --out` writes, of plain Python types.
+    """
+    if video_folder is not None and not os.environ.get("DISPLAY"):
+        os.environ.setdefault("MUJOCO_GL", "egl")  # before the environment is first made
+    algorithm = _load(path, num_episodes, seed)
+    if seed is None:
+        seed = algorithm.config.seed or 0  # `_load` has set it for other algorithms
+    evaluation: dict[str, Any] = {
+        "checkpoint": str(path),
+        "algorithm": type(algorithm).__name__,
+        "env": getattr(algorithm.config.env, "__name__", algorithm.config.env),
+        "num_env_steps_sampled_lifetime": _num_env_steps(algorithm),
+        "episodes": num_episodes,
+        "seed": seed,
+    }
+    if isinstance(algorithm, CIKD):
+        chosen = _chosen_members(algorithm, member)
+        if video_folder is not None:  # first, because it may turn out to be impossible
+            evaluation["videos"] = [
+                str(_record(algorithm, policy_id, Path(video_folder), seed)) for policy_id in chosen
+            ]
+        played = algorithm.evaluate_members(num_episodes, seed=seed)
+        evaluation["best_policy"] = algorithm.best_policy_id
+        evaluation["elected_policy"] = algorithm.elected_policy_id
+        evaluation["summary"] = _summary(played, algorithm.elected_policy_id)
+        evaluation["members"] = {
+            policy_id: {name: values.tolist() for name, values in played[policy_id].items()}
+            for policy_id in chosen
+        }
+    else:
+        if member != "all" or video_folder is not None:
+            raise CommandError(
+                f"--member and --video need a checkpoint of CIKD; {path} is one of "
+                f"{type(algorithm).__name__}."
+            )
+        results = algorithm.evaluate()["env_runners"]
+        evaluation["summary"] = {
+            name: float(results[f"episode_{name}"])
+            for name in ("return_mean", "return_min", "return_max", "len_mean")
+        }
+    algorithm.stop()
+    return evaluation
+
+
+def format_evaluation(evaluation: dict[str, Any]) -> str:
+    """Returns the lines that `rllib evaluate` prints."""
+    lines = [
+        f"checkpoint: {evaluation['checkpoint']}",
+        f"{evaluation['algorithm']} on {evaluation['env']} after "
+        f"{format_number(evaluation['num_env_steps_sampled_lifetime'])} env steps; "
+        f"{evaluation['episodes']} episodes, seed {evaluation['seed']}, deterministic actions",
+        "",
+    ]
+    summary = evaluation["summary"]
+    if "members" not in evaluation:
+        rows = [["return mean", "min", "max", "length mean"]]
+        rows += [[_decimal(value) for value in summary.values()]]
+        return "\n".join([*lines, format_table(rows)])
+    elected = evaluation["elected_policy"]
+    rows = [["member", "mean", "std", "min", "max", "length", ""]]
+    for policy_id, played in evaluation["members"].items():
+        returns = np.asarray(played["returns"])
+        figures = [returns.mean(), returns.std(), returns.min(), returns.max()]
+        mark = "<- elected" if policy_id == elected else ""
+        length = np.mean(played["lengths"])
+        rows.append([policy_id, *(_decimal(x) for x in figures), _decimal(length), mark])
+    lines += [format_table(rows), ""]
+    rows = [[who, _decimal(summary[f"{who}_return_mean"])] for who in _SUMMARY]
+    explained = {
+        "best": "highest mean of all members, chosen with hindsight",
+        "worst": "lowest mean of all members",
+        "mean": "mean of all members",
+        "elected": f"{elected or 'none yet'}: the best by its last training episodes",
+    }
+    rows = [[*row, explained[row[0]]] for row in rows]
+    lines += [f"{who:8}{value:>10}  {text}".rstrip() for who, value, text in rows]
+    lines += [f"video: {video}" for video in evaluation.get("videos", [])]
+    return "\n".join(lines)
+
+
+_SUMMARY = ("best", "worst", "mean", "elected")
+
+
+def _decimal(value: float) -> str:
+    return "-" if value is None or np.isnan(value) else f"{value:,.1f}"
+
+
+def _summary(played: dict[str, dict[str, np.ndarray]], elected: str | None) -> dict[str, Any]:
+    means = {policy_id: float(member["returns"].mean()) for policy_id, member in played.items()}
+    return {
+        "best_return_mean": max(means.values()),
+        "worst_return_mean": min(means.values()),
+        "mean_return_mean": float(np.mean(list(means.values()))),
+        "elected_return_mean": None if elected is None else means[elected],
+    }
+
+
+def _load(path: Path, num_episodes: int, seed: int | None) -> Algorithm:
+    """Loads the algorithm without the env runners, learners and GPUs that trained it."""
+    try:
+        with (path / Algorithm.CLASS_AND_CTOR_ARGS_FILE_NAME).open("rb") as file:
+            ctor = pickle.load(file)
+        config = dict(ctor["ctor_args_and_kwargs"][0][0])
+    except Exception as error:  # whatever unpickling finds missing
+        raise CommandError(
+            f"{path}: not readable as a checkpoint of RLlib's new API stack: {error}"
+        ) from error
+    config |= {"num_env_runners": 0, "evaluation_num_env_runners": 0, "num_learners": 0}
+    if not torch.cuda.is_available():
+        config["num_gpus_per_learner"] = 0
+    if not issubclass(ctor["class"], CIKD):
+        config |= {
+            "evaluation_interval": 1,
+            "evaluation_duration": num_episodes,
+            "evaluation_duration_unit": "episodes",
+            "evaluation_parallel_to_training": False,
+            "evaluation_config": {**(config["evaluation_config"] or {}), "explore": False},
+            "seed": seed if seed is not None else config["seed"] or 0,
+        }
+    try:
+        # Not `from_checkpoint(path, config=...)`: it has no effect on SAC and what derives from it.
+        algorithm = ctor["class"](config)
+        with suppress(OSError):
+            Path(algorithm.logdir).rmdir()  # an empty folder in ~/ray_results
+        algorithm.restore_from_path(str(path))
+        return algorithm
+    except Exception as error:
+        raise CommandError(
+            f"{path}: could not be restored: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _num_env_steps(algorithm: Algorithm) -> int:
+    key = ("env_runners", "num_env_steps_sampled_lifetime")
+    return int(algorithm.metrics.peek(key, default=0))
+
+
+def _chosen_members(algorithm: CIKD, member: str) -> list[str]:
+    members = list(algorithm.config.policies)
+    if member == "all":
+        return members
+    if member == "best":
+        return [algorithm.best_policy_id]
+    if member not in members:
+        raise CommandError(f"--member {member}: give all, best, or one of {', '.join(members)}.")
+    return [member]
+
+
+def _record(algorithm: CIKD, policy_id: str, folder: Path, seed: int) -> Path:
+    """Records an episode of one member; returns the file."""
+    module: Any = algorithm.get_module(policy_id)
+    try:
+        env: gym.Env = gym.wrappers.RecordVideo(
+            create_env(algorithm.config, render_mode="rgb_array"),
+            video_folder=str(folder),
+            name_prefix=policy_id,
+            episode_trigger=lambda episode: True,
+            disable_logger=True,
+        )
+        action_space: Any = env.action_space
+        observation, _ = env.reset(seed=seed)
+        done = False
+        while not done:
+            batch = {"obs": torch.as_tensor(observation, dtype=torch.float32)[None]}
+            with torch.no_grad():
+                action = module.forward_inference(batch)["actions"][0].numpy()
+            observation, _, terminated, truncated, _ = env.step(
+                unsquash_actions(action, action_space)
+            )
+            done = terminated or truncated
+        env.close()  # writes the file
+    except Exception as error:  # from moviepy, the environment's renderer or its graphics library
+        raise CommandError(
+            f"no video: {error}\nRecording needs `pip install 'rllib-cikd[video]'` and a render "
+            "backend; on a machine without a display, set MUJOCO_GL=egl for MuJoCo."
+        ) from error
+    return folder / f"{policy_id}-episode-0.mp4"

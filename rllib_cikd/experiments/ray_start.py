@@ -1,0 +1,63 @@
+"""How commands start Ray or join a cluster, and whether trials fit there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+
+from rllib_cikd.common.errors import CommandError
+
+# Threads of one process wait for each other by spinning, by default for milliseconds. Where other
+# processes want the same CPUs, that makes small tensor operations ten times slower and more; this
+# many rounds cost nothing on an idle machine.
+_SPIN = {"GOMP_SPINCOUNT": "10000"}
+
+
+def start_ray(address: str | None) -> bool:
+    """Connects to the Ray cluster at `address` or `$RAY_ADDRESS`, or else starts one here.
+
+    Returns:
+        Whether Ray was started on this machine, for this command alone.
+
+    Raises:
+        CommandError: If no cluster answers there.
+    """
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    local = address == "local"
+    options: dict[str, Any] = {"include_dashboard": False} if local else {}
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ):
+        options["runtime_env"] = {"env_vars": _SPIN}
+    try:
+        ray.init(address=address, **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        # Clusters of `ray start` ask for a token, which `ray.init` sends only if told to.
+        remedy = (
+            ". It asks for an authentication token: set RAY_AUTH_MODE=token, and on another "
+            "machine than the cluster's first copy its ~/.ray/auth_token."
+            if "AuthenticationError" in str(error.__cause__)
+            else ""
+        )
+        raise CommandError(f"no Ray cluster at {address!r}: {error}{remedy}") from error
+    return local
+
+
+def check_fits(algorithm: Any, config: Mapping[str, Any], what: str) -> dict[str, float]:
+    """The resources of a trial with this config, by kind: "CPU", "GPU" and so on.
+
+    Raises:
+        CommandError: If it needs more than there is: Tune would wait for it for ever.
+    """
+    needed = {"CPU": 0, **algorithm.default_resource_request(dict(config)).required_resources}
+    available = ray.cluster_resources()
+    for kind, amount in needed.items():
+        if amount > available.get(kind, 0):
+            raise CommandError(
+                f"{what}: a trial needs {amount:g} {kind}s, and this machine has "
+                f"{available.get(kind, 0):g}. Lower `num_env_runners`, "
+                "`evaluation_num_env_runners`, `num_learners` or `num_gpus_per_learner`, or use a "
+                "cluster with --ray-address."
+            )
+    return needed

@@ -1,0 +1,1 @@
+"""Raw figures become tables, figures and a page. Imports no Ray."""

@@ -1,0 +1,118 @@
+"""`rllib study report`: turns a study's CSVs into a page with tables and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from rllib_cikd.common.errors import CommandError, did_you_mean
+from rllib_cikd.report.caveats import caveats
+from rllib_cikd.report.curves import Study, read_study
+from rllib_cikd.report.distillation import distillation_section
+from rllib_cikd.report.tables import all_tasks_section, seeds_table, task_section
+
+_BASELINE = "vanilla-sac"
+_METHOD = "cikd"
+
+
+def write_report(folder: Path, out: Path | None = None, baseline: str | None = None) -> Path:
+    """Writes report.md, its figures, and all CSVs as one evaluations.csv and one phases.csv.
+
+    Args:
+        folder: Holds `*evaluations.csv` and `*phases.csv`, at any depth.
+        out: Where to write; None: `folder`/report. Files that are there already are not read.
+        baseline: The variant to compare with; None: vanilla-sac, or else the first one found.
+
+    Returns:
+        The path of report.md.
+
+    Raises:
+        CommandError: If there is nothing to report on, a file cannot be used, there is no such
+            baseline, or matplotlib is missing.
+    """
+    sheets = _sheets_module()
+    out = out or folder / "report"
+    study = read_study(folder, without=_inside(folder, [out, folder / "report"]))
+    baseline = _baseline(study, baseline)
+    references = [v for v in dict.fromkeys([baseline, _METHOD]) if v in study.variants]
+    variants = [*references, *(v for v in study.variants if v not in references)]
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    study.evaluations.to_csv(out / "evaluations.csv", index=False, lineterminator="\n")
+    study.phase_rows.to_csv(out / "phases.csv", index=False, lineterminator="\n")
+    figures = sheets.save_figures(study, variants, references, out / "figures")
+    path = out / "report.md"
+    path.write_text(_page(folder, study, variants, figures), encoding="utf-8")
+    return path
+
+
+def _sheets_module() -> ModuleType:
+    try:
+        from rllib_cikd.report import figures as sheets
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "matplotlib":
+            raise
+        raise CommandError(
+            "a report's figures need matplotlib; pip install 'rllib-cikd[study]'"
+        ) from error
+    return sheets
+
+
+def _inside(folder: Path, paths: Sequence[Path]) -> list[Path]:
+    whole = folder.resolve()
+    return [path for path in paths if whole in path.resolve().parents]
+
+
+def _baseline(study: Study, wanted: str | None) -> str:
+    if wanted is None:
+        return _BASELINE if _BASELINE in study.variants else study.variants[0]
+    if wanted not in study.variants:
+        raise CommandError(
+            f"no variant {wanted!r} to be the baseline.{did_you_mean(wanted, study.variants)} "
+            f"There are {', '.join(study.variants)}."
+        )
+    return wanted
+
+
+def _page(folder: Path, study: Study, variants: Sequence[str], figures: list[str]) -> str:
+    baseline = variants[0]
+    blocks = [
+        f"# Study report: {folder.resolve().name}",
+        f"Variants: {', '.join(variants)}; baseline: **{baseline}**. "
+        f"Tasks: {', '.join(study.tasks)}. All numbers come from "
+        "[evaluations.csv](evaluations.csv) and [phases.csv](phases.csv).",
+        *caveats(study, variants),
+        "## How to read it",
+        *_METHODS,
+    ]
+    for task in study.tasks:
+        blocks += [f"## {task}", *task_section(study, task, variants, baseline)]
+    if len(study.tasks) > 1:
+        blocks += ["## All tasks", _ALL_TASKS.format(baseline=baseline)]
+        blocks += all_tasks_section(study, variants, baseline)
+    blocks += ["## Distillation", *distillation_section(study, variants)]
+    blocks += ["## Figures", *figures]
+    blocks += ["## Every seed", "Final returns:", seeds_table(study, variants)]
+    return "\n\n".join(blocks) + "\n"
+
+
+_METHODS = (
+    "A return is the mean over the deterministic episodes of one evaluation (20, unless the "
+    "experiment says otherwise). The *mean member* averages over an ensemble's members; the "
+    "*elected member* is the one with the highest training returns R_k, chosen without looking "
+    "at the evaluation. *Best* and *worst* are picked by the evaluation itself: the best of "
+    "several noisy members flatters an ensemble, so compare mean or elected with a lone agent. "
+    "`=`: a lone agent is its own mean, best and worst.",
+    "Figures are means over seeds with 95% bootstrap intervals over seeds (BCa), in brackets, at "
+    "the evaluation steps which all seeds of a variant have. The best return is each seed's own "
+    "maximum, which grows with noise and with the number of evaluations. Steps to reach a "
+    "return: the first evaluation at which the mean over seeds is at least that high. Wall time "
+    "is training and evaluation up to the step of the final return.",
+)
+_ALL_TASKS = (
+    "Interquartile mean of normalised final returns over tasks × seeds, with a 95% stratified "
+    "bootstrap interval (the seeds of each task are resampled by themselves; "
+    "[Agarwal et al., 2021](https://arxiv.org/abs/2108.13264)). A final return x counts "
+    "(x − x₀) / (b − x₀), where x₀ and b are the mean returns of {baseline} at its first and "
+    "last evaluation of the task: 0 is its start, 1 its end."
+)

@@ -1,0 +1,1 @@
+"""Adapters to RLlib, and the only place that calls what is private there."""

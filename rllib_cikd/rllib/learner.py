@@ -1,0 +1,314 @@
+"""The Learner: holds the shared replay buffer, updates all members, shares knowledge."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.core import ALL_MODULES
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.utils.annotations import override
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_TRAINED_LIFETIME
+from torch import Tensor
+
+from rllib_cikd.algorithm.ensemble import group_members
+from rllib_cikd.algorithm.knowledge_sharing import (
+    Teacher,
+    distance_to_teacher,
+    distill,
+    hard_copy,
+    reset_students,
+)
+from rllib_cikd.algorithm.policy_selection import policy_id, policy_ids
+from rllib_cikd.algorithm.replay_buffer import Batch, ReplayBuffer
+from rllib_cikd.algorithm.sac_update import SACSettings, SACUpdate
+from rllib_cikd.engine.recorded_step import RecordedStep
+
+_REPLAY_BUFFER, _GENERATOR = "replay_buffer", "generator"
+
+#: Transitions on which the distance of students to their teacher is measured.
+_ASSESSMENT_BATCH_SIZE = 2048
+
+#: Minibatches of distillation that the teacher answers in one pass.
+_MINIBATCHES_AT_A_TIME = 4
+
+
+class CIKDTorchLearner(TorchLearner):
+    """Trains all members at once from one shared replay buffer.
+
+    It extends `TorchLearner`, not `SACTorchLearner`: it replaces the whole update, and takes
+    RLlib's life cycle, optimiser registry, learning-rate schedules and checkpoints.
+    """
+
+    @override(TorchLearner)
+    def build(self) -> None:
+        super().build()
+        # With a seed RLlib switches a CPU build to deterministic algorithms. Filling every
+        # uninitialised tensor with NaN, which comes with it, has no part in determinism here.
+        setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
+        self._generator = torch.Generator(self._device)
+        if self.config.seed is None:
+            self._generator.seed()
+        else:
+            self._generator.manual_seed(self.config.seed)
+        member = self.module[policy_id(0)]
+        self._action_dim = member.action_space.shape[0]
+        self.replay_buffer = ReplayBuffer(
+            capacity=self.config.replay_buffer_config["capacity"],
+            obs_dim=member.observation_space.shape[0],
+            action_dim=self._action_dim,
+            device=self._device,
+            n_step=self.config.n_step,
+        )
+
+    @override(TorchLearner)
+    def configure_optimizers(self) -> None:
+        ids = policy_ids(self.config.ensemble_size)
+        modules = [self.module[mid] for mid in ids]
+        action_dim = modules[0].action_space.shape[0]
+        settings = [
+            _sac_settings(self.config.get_config_for_module(mid), action_dim) for mid in ids
+        ]
+        self.updates = [
+            SACUpdate(stack, settings[stack.members[0]])
+            for stack in group_members(modules, settings)
+        ]
+        self.stacks = [update.stack for update in self.updates]
+        self._steps = [
+            RecordedStep(functools.partial(self._sac_step, update), update.memory_in_use)
+            for update in self.updates
+        ]
+        if self.config.knowledge_sharing == "hard_copy" and len({_shapes(m) for m in modules}) > 1:
+            raise ValueError(
+                "knowledge_sharing='hard_copy' copies networks, but the members' networks differ "
+                "in shape or activation. Give all members the same `fcnet_hiddens` and "
+                "`fcnet_activation`, or use 'distillation'."
+            )
+        for i, update in enumerate(self.updates):
+            suffix = "" if len(self.updates) == 1 else f"_{i}"
+            for name, optimizer in update.optimizers.items():
+                self.register_optimizer(
+                    module_id=ALL_MODULES,
+                    optimizer_name=name + suffix,
+                    optimizer=optimizer,
+                    params=optimizer.param_groups[0]["params"],
+                    lr_or_lr_schedule=getattr(update.settings, f"{name}_lr"),
+                )
+
+    @override(TorchLearner)
+    def update(
+        self,
+        *args,
+        transitions: dict[str, np.ndarray],
+        num_updates: int,
+        timesteps: dict[str, Any],
+        **kwargs,
+    ):
+        """Stores a fragment of transitions, then takes SAC steps of every member.
+
+        Args:
+            transitions: Arguments of `ReplayBuffer.add`.
+            num_updates: Gradient steps of every member.
+            timesteps: RLlib's counters, for learning-rate schedules.
+
+        Raises:
+            RuntimeError: If a loss is not finite.
+        """
+        self.replay_buffer.add(**transitions)
+        # Applies learning-rate schedules, also to a rate that a restored optimiser brought.
+        self.after_gradient_based_update(timesteps=timesteps)
+        batch_size = self.config.train_batch_size_per_learner
+        if num_updates > 0:
+            statistics = self._sac_updates(num_updates, batch_size).tolist()
+            self._check_finite(statistics)
+        else:  # so that every result has the same keys
+            statistics = [[math.nan] * self.config.ensemble_size] * len(SACUpdate.STATISTICS)
+        for name, values in zip(SACUpdate.STATISTICS, statistics, strict=True):
+            for k, value in enumerate(values):
+                self.metrics.log_value((policy_id(k), name), value, window=1)
+        self.metrics.log_value(
+            (ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME),
+            num_updates * batch_size,
+            reduce="lifetime_sum",
+        )
+        return self.metrics.reduce()
+
+    def _sac_updates(self, num_updates: int, batch_size: int) -> Tensor:
+        """SAC steps of every member, each on minibatches of its own.
+
+        Returns:
+            `SACUpdate.STATISTICS` averaged over the steps, `[len(STATISTICS), K]`.
+        """
+        k, device = self.config.ensemble_size, self._device
+        rows = self._draw_rows(num_updates, batch_size)
+        total = torch.zeros(len(SACUpdate.STATISTICS), k, device=device)
+        members = [torch.tensor(stack.members, device=device) for stack in self.stacks]
+        for step_rows in rows:
+            noise = torch.randn(
+                (k, 2, batch_size, self._action_dim), device=device, generator=self._generator
+            )
+            if len(self._steps) == 1:
+                total += self._steps[0](step_rows, noise)
+                continue
+            for step, those in zip(self._steps, members, strict=True):
+                total.index_add_(1, those, step(step_rows[those], noise[those]))
+        for update in self.updates:
+            update.flush_vanished_moments()
+        return total / num_updates
+
+    def _draw_rows(self, num_updates: int, batch_size: int) -> Tensor:
+        """The buffer rows of each member's minibatches, `[num_updates, K, B]`."""
+        return torch.randint(
+            len(self.replay_buffer),
+            (num_updates, self.config.ensemble_size, batch_size),
+            device=self._device,
+            generator=self._generator,
+        )
+
+    def _sac_step(self, update: SACUpdate, rows: Tensor, noise: Tensor) -> Tensor:
+        return update.step(self.replay_buffer.gather(rows, update.settings.gamma), noise)
+
+    def _check_finite(self, statistics: list[list[float]]) -> None:
+        for name, values in zip(SACUpdate.STATISTICS, statistics, strict=True):
+            for k, value in enumerate(values):
+                if not math.isfinite(value):
+                    raise RuntimeError(
+                        f"{name} of {policy_id(k)} became {value} after "
+                        f"{self.replay_buffer.num_added} transitions. Training stops here, the "
+                        "last checkpoint is sound: lower the learning rates, or set `grad_clip`."
+                    )
+
+    def share_knowledge(self, teacher: int) -> dict[str, dict[int, float]]:
+        """One phase of `config.knowledge_sharing`, with this member as the teacher.
+
+        Returns:
+            `kl_before`, `kl_after`, `critic_loss_before`, `critic_loss_after`, each by student.
+        """
+        config = self.config
+        assessment = self._draw(_ASSESSMENT_BATCH_SIZE)
+        before = distance_to_teacher(self.stacks, Teacher(self.stacks, teacher), assessment)
+        if config.reset_students:
+            seed = torch.randint(2**31, (1,), device=self._device, generator=self._generator)
+            reset_students(self.updates, teacher, seed=int(seed))
+        if config.knowledge_sharing == "extra_updates":
+            # The same number of gradient steps, of the same batch size, spent on SAC instead.
+            self._sac_updates(len(self._phase_rows()), config.distillation_batch_size)
+        elif config.knowledge_sharing == "hard_copy":
+            hard_copy(self.stacks, Teacher(self.stacks, teacher), config.distillation_targets)
+        else:
+            rows = self._phase_rows()
+            distill(
+                self.stacks,
+                Teacher(self.stacks, teacher),
+                functools.partial(self._minibatches, rows),
+                lr=config.distillation_lr,
+                targets=config.distillation_targets,
+            )
+        after = distance_to_teacher(self.stacks, Teacher(self.stacks, teacher), assessment)
+        return {
+            "kl_before": {k: kl for k, (kl, _) in before.items()},
+            "kl_after": {k: kl for k, (kl, _) in after.items()},
+            "critic_loss_before": {k: distance for k, (_, distance) in before.items()},
+            "critic_loss_after": {k: distance for k, (_, distance) in after.items()},
+        }
+
+    def _draw(self, batch_size: int) -> Batch:
+        rows = torch.randint(
+            len(self.replay_buffer),
+            (batch_size,),
+            device=self._device,
+            generator=self._generator,
+        )
+        return self.replay_buffer.gather(rows, self.config.gamma)
+
+    def _phase_rows(self) -> Tensor:
+        """The buffer rows of each minibatch of one phase, `[m, B]`."""
+        config, size = self.config, len(self.replay_buffer)
+        batch_size = config.distillation_batch_size
+        if config.distillation_epochs is None:
+            shape = (config.distillation_updates, batch_size)
+            return torch.randint(size, shape, device=self._device, generator=self._generator)
+        # Full minibatches only; a buffer smaller than one is a minibatch itself.
+        batch_size = min(batch_size, size)
+        epochs = [
+            torch.randperm(size, device=self._device, generator=self._generator)
+            for _ in range(config.distillation_epochs)
+        ]
+        return torch.cat(
+            [order[: size - size % batch_size].view(-1, batch_size) for order in epochs]
+        )
+
+    def _minibatches(self, rows: Tensor) -> Iterator[Batch]:
+        for some in rows.split(_MINIBATCHES_AT_A_TIME):
+            yield self.replay_buffer.gather(some, self.config.gamma)
+
+    @override(TorchLearner)
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs,
+    ) -> dict[str, Any]:
+        state = super().get_state(components, not_components=not_components, **kwargs)
+        # Every weight sync asks for some components: the buffer must not travel with them.
+        if self._check_component(_GENERATOR, components, not_components):
+            state[_GENERATOR] = self._generator.get_state().cpu().numpy()
+        if self.config.store_buffer_in_checkpoints and self._check_component(
+            _REPLAY_BUFFER, components, not_components
+        ):
+            state[_REPLAY_BUFFER] = self.replay_buffer.get_state()
+        return state
+
+    @override(TorchLearner)
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        if _GENERATOR in state:
+            stored = torch.from_numpy(np.array(state[_GENERATOR]))
+            # That of a GPU's generator means nothing to a CPU's: there it goes on from the seed.
+            if stored.shape == self._generator.get_state().shape:
+                self._generator.set_state(stored)
+        if _REPLAY_BUFFER in state:
+            self.replay_buffer.set_state(state[_REPLAY_BUFFER])
+        if not all(stack.is_attached() for stack in self.stacks):
+            raise RuntimeError("Loading a state detached the members from the stacked parameters.")
+
+    @override(TorchLearner)
+    def _log_trainable_parameters(self) -> None:
+        """Nothing: gradients live on the stacked tensors, RLlib's count would be 0."""
+
+    @override(TorchLearner)
+    def add_module(self, **kwargs):
+        raise NotImplementedError(
+            "CIKD's members are stacked when the learner is built: set `ensemble_size` instead."
+        )
+
+    remove_module = add_module
+
+    @override(TorchLearner)
+    def compute_loss_for_module(self, **kwargs):
+        raise NotImplementedError("CIKD's update is `SACUpdate.step`, for all members at once.")
+
+
+def _sac_settings(config: Any, action_dim: int) -> SACSettings:
+    """SAC's hyperparameters of one member from its (overridden) config."""
+    target_entropy = config.target_entropy
+    if target_entropy in (None, "auto"):
+        target_entropy = -float(action_dim)
+    return SACSettings(
+        actor_lr=config.actor_lr,
+        critic_lr=config.critic_lr,
+        alpha_lr=config.alpha_lr,
+        gamma=config.gamma,
+        tau=config.tau,
+        target_entropy=target_entropy,
+        grad_clip=config.grad_clip,
+    )
+
+
+def _shapes(module: Any) -> tuple[Any, ...]:
+    return (module.activation, *(tuple(p.shape) for p in module.parameters()))

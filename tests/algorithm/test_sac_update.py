@@ -1,0 +1,622 @@
+"""The fused SAC update against plain PyTorch agents, weight by weight.
+
+Float64 runs show that the same thing is computed; float32 runs, that rounding stays rounding.
+Over 50 updates, in which weights move by 0.01 to 0.15, the largest differences seen were 7e-16
+in float64 and 4e-7 in float32; the plain agent in float32 differs from itself in float64 by
+the same 4e-7.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from reference_sac import Minibatch, ReferenceSAC
+from torch import Tensor
+
+from rllib_cikd import CIKDConfig
+from rllib_cikd.algorithm import losses
+from rllib_cikd.algorithm.ensemble import MemberStack, group_members, policy_distribution, q_values
+from rllib_cikd.algorithm.replay_buffer import Batch, ReplayBuffer
+from rllib_cikd.algorithm.sac_update import SACSettings, SACUpdate, clip_by_network_norm
+from rllib_cikd.rllib.learner import CIKDTorchLearner
+from rllib_cikd.rllib.sac_module import SACModule
+
+K, B, A, D = 3, 16, 2, 5
+NUM_UPDATES = 50
+TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-13}
+
+#: Every step size differs, and γ has few binary digits: γ^3 and the returns of `Experience`
+#: are exact in float32, so that the plain agents can be given the same numbers in float64.
+SETTINGS = SACSettings(
+    actor_lr=1e-3, critic_lr=2e-3, alpha_lr=3e-3, gamma=31 / 32, tau=0.01, target_entropy=-1.5
+)
+ARGUMENTS = ("actor_lr", "critic_lr", "alpha_lr", "gamma", "tau", "target_entropy", "grad_clip")
+
+
+def _spaces(obs_dim: int = D) -> dict[str, gym.Space]:
+    return {
+        "observation_space": gym.spaces.Box(-9.0, 9.0, (obs_dim,), np.float32),
+        "action_space": gym.spaces.Box(-1.0, 1.0, (A,), np.float32),
+    }
+
+
+def _modules(
+    num_members: int = K,
+    activation: str = "relu",
+    dtype: torch.dtype = torch.float32,
+    hiddens: tuple[int, ...] = (24, 16),
+    seed: int = 0,
+) -> list[SACModule]:
+    torch.manual_seed(seed)
+    model_config = {"fcnet_hiddens": list(hiddens), "fcnet_activation": activation}
+    return [
+        SACModule(**_spaces(), model_config=model_config | {"initial_alpha": 0.5 + k}).to(dtype)
+        for k in range(num_members)
+    ]
+
+
+def _weights(module: SACModule) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in module.state_dict().items()}
+
+
+def _reference(
+    module: SACModule, settings: SACSettings, dtype: torch.dtype, **changes: Any
+) -> ReferenceSAC:
+    """A plain agent that starts with the module's weights."""
+    arguments = {name: getattr(settings, name) for name in ARGUMENTS} | changes
+    weights = {name: p.numpy() for name, p in _weights(module).items()}
+    return ReferenceSAC(weights, activation=module.activation, dtype=dtype, **arguments)
+
+
+class Experience:
+    """Synthetic episodes, of which some terminate, some are cut and the last goes on."""
+
+    def __init__(self, num_transitions: int = 150, seed: int = 0):
+        rng = np.random.default_rng(seed)
+        n = num_transitions
+        self.obs = rng.normal(size=(n, D)).astype(np.float32)
+        self.next_obs = np.vstack([self.obs[1:], rng.normal(size=(1, D)).astype(np.float32)])
+        self.actions = rng.uniform(-1, 1, size=(n, A)).astype(np.float32)
+        self.rewards = rng.integers(-16, 17, size=n).astype(np.float32) / 8
+        ends = rng.random(n) < 0.2
+        ends[-1] = False
+        self.terminated = ends & (rng.random(n) < 0.5)
+        self.truncated = ends & ~self.terminated
+        assert self.terminated.sum() > 5
+        assert self.truncated.sum() > 5
+        self.next_obs[ends] = rng.normal(size=(ends.sum(), D))
+        self.episodes = np.cumsum(np.append(False, ends[:-1]))
+
+    def buffer(self, n_step: int = 1) -> ReplayBuffer:
+        buffer = ReplayBuffer(len(self.rewards), D, A, n_step=n_step)
+        buffer.add(
+            self.obs,
+            self.actions,
+            self.rewards,
+            self.next_obs,
+            self.terminated,
+            self.truncated,
+            self.episodes,
+        )
+        return buffer
+
+    def returns(self, n_step: int, gamma: float) -> dict[str, np.ndarray]:
+        """Returns of up to n rewards, transition by transition."""
+        n = len(self.rewards)
+        rewards, num_rewards = np.zeros(n), np.zeros(n, int)
+        terminated, next_obs = np.zeros(n, bool), np.zeros((n, D), np.float32)
+        for first in range(n):
+            for i in range(first, min(first + n_step, n)):
+                rewards[first] += gamma ** (i - first) * float(self.rewards[i])
+                num_rewards[first] = i - first + 1
+                terminated[first], next_obs[first] = self.terminated[i], self.next_obs[i]
+                if self.terminated[i] or self.truncated[i]:
+                    break
+        return {
+            "obs": self.obs,
+            "actions": self.actions,
+            "rewards": rewards,
+            "terminated": terminated,
+            "next_obs": next_obs,
+            "num_rewards": num_rewards,
+        }
+
+
+def _minibatch(returns: dict[str, np.ndarray], rows: Tensor, dtype: torch.dtype) -> Minibatch:
+    """These rows of `Experience.returns`."""
+    return Minibatch(**{k: torch.tensor(v[rows.numpy()], dtype=dtype) for k, v in returns.items()})
+
+
+def _cast(batch: Batch, dtype: torch.dtype) -> Batch:
+    return Batch(*(x.to(dtype) for x in batch))
+
+
+def _draws(num_members: int, num_updates: int = NUM_UPDATES) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows and noise of each update."""
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(num_updates):
+        rows = torch.randint(150, (num_members, B), generator=generator)
+        yield rows, torch.randn(num_members, 2, B, A, generator=generator)
+
+
+def _assert_equal_weights(module: SACModule, agent: ReferenceSAC, tolerance: float) -> None:
+    ours, theirs = module.state_dict(), agent.weights()
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(
+            ours[name],
+            theirs[name],
+            rtol=0,
+            atol=tolerance,
+            msg=lambda m, name=name: f"{name}: {m}",
+        )
+
+
+def _largest_difference(module: SACModule, weights: dict[str, Tensor], network: str) -> float:
+    ours = module.state_dict()
+    return max(
+        float((ours[n] - w).abs().max()) for n, w in weights.items() if n.startswith(network)
+    )
+
+
+# ---------------------------------------------------------------- K members = K plain agents
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize(
+    ("num_members", "activation", "grad_clip", "n_step"),
+    [
+        (K, "relu", None, 1),
+        (K, "relu", 0.5, 1),
+        (K, "tanh", None, 3),
+        (1, "elu", None, 1),
+        (1, "relu", 0.5, 3),
+    ],
+)
+def test_fused_updates_equal_plain_agents(num_members, activation, grad_clip, n_step, dtype):
+    """50 updates, all networks and temperatures, and the statistics of every update."""
+    settings = SACSettings(**{**vars(SETTINGS), "grad_clip": grad_clip})
+    modules = _modules(num_members, activation, dtype)
+    initial = [_weights(m) for m in modules]
+    agents = [_reference(m, settings, dtype) for m in modules]
+    update = SACUpdate(MemberStack(range(num_members), modules), settings)
+    experience = Experience()
+    buffer, returns = experience.buffer(n_step), experience.returns(n_step, settings.gamma)
+
+    for rows, noise in _draws(num_members):
+        noise = noise.to(dtype)
+        statistics = update.step(_cast(buffer.gather(rows, settings.gamma), dtype), noise)
+        assert statistics.shape == (len(SACUpdate.STATISTICS), num_members)
+        assert not statistics.requires_grad
+        for k, agent in enumerate(agents):
+            expected = agent.update(_minibatch(returns, rows[k], dtype), *noise[k])
+            for name, value in zip(SACUpdate.STATISTICS, statistics[:, k], strict=True):
+                torch.testing.assert_close(
+                    value, expected[name], rtol=10 * TOLERANCE[dtype], atol=10 * TOLERANCE[dtype]
+                )
+
+    for module, agent, start in zip(modules, agents, initial, strict=True):
+        _assert_equal_weights(module, agent, TOLERANCE[dtype])
+        for network in start:  # the comparison is one of weights that learned
+            assert _largest_difference(module, start, network) > 1e-3, network
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["truncation_is_terminal", "no_clipping", "one_step_more", "other_noise", "tau", "gamma"],
+)
+def test_a_slightly_different_agent_is_told_apart(change):
+    """Negative controls: what the comparison above must notice, it does, 1000-fold."""
+    dtype, n_step = torch.float64, 2
+    settings = SACSettings(**{**vars(SETTINGS), "grad_clip": 0.5})
+    (module,) = _modules(1, dtype=dtype)
+    changes = {"no_clipping": {"grad_clip": None}, "tau": {"tau": 0.02}}
+    changes["gamma"] = {"gamma": 0.97}
+    agent = _reference(module, settings, dtype, **changes.get(change, {}))
+    update = SACUpdate(MemberStack([0], [module]), settings)
+    experience = Experience()
+    buffer = experience.buffer(n_step)
+    if change == "truncation_is_terminal":
+        experience.terminated |= experience.truncated
+    returns = experience.returns(n_step + (change == "one_step_more"), settings.gamma)
+    for rows, noise in _draws(1, 20):
+        noise = noise.to(dtype)
+        update.step(_cast(buffer.gather(rows, settings.gamma), dtype), noise)
+        if change == "other_noise":
+            noise = noise.flip(1)
+        agent.update(_minibatch(returns, rows[0], dtype), *noise[0])
+    with pytest.raises(AssertionError):
+        _assert_equal_weights(module, agent, 1000 * TOLERANCE[torch.float32])
+
+
+# ---------------------------------------------------------------- fused = looped
+
+
+@pytest.mark.parametrize("grad_clip", [None, 0.5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_looped_updates_equal_fused_updates(dtype, grad_clip):
+    """The same members in one stack and in K stacks of one."""
+    settings = SACSettings(**{**vars(SETTINGS), "grad_clip": grad_clip})
+    fused_modules, looped_modules = _modules(dtype=dtype), _modules(dtype=dtype)
+    initial = [_weights(m) for m in fused_modules]
+    fused = [SACUpdate(s, settings) for s in group_members(fused_modules, [0, 0, 0])]
+    looped = [SACUpdate(s, settings) for s in group_members(looped_modules, [0, 1, 2])]
+    assert [u.stack.members for u in fused] == [[0, 1, 2]]
+    assert [u.stack.members for u in looped] == [[0], [1], [2]]
+    buffer = Experience().buffer()
+    for rows, noise in _draws(K):
+        for updates in (fused, looped):
+            for update in updates:
+                members = update.stack.members
+                batch = _cast(buffer.gather(rows[members], settings.gamma), dtype)
+                update.step(batch, noise[members].to(dtype))
+    for one, other, start in zip(fused_modules, looped_modules, initial, strict=True):
+        for name, weight in _weights(one).items():
+            torch.testing.assert_close(
+                weight, other.state_dict()[name], rtol=0, atol=TOLERANCE[dtype], msg=name
+            )
+        assert _largest_difference(one, start, "policy") > 1e-3
+
+
+def test_members_are_grouped_by_shape_activation_and_settings():
+    """Members 0 and 3 are alike; 1 has other layers, 2 other units, 4 another setting."""
+    modules = [
+        *_modules(1),
+        *_modules(1, hiddens=(24, 17)),
+        *_modules(1, activation="tanh"),
+        *_modules(2),
+    ]
+    stacks = group_members(modules, [SETTINGS] * 4 + [SACSettings(gamma=0.5)])
+    assert [s.members for s in stacks] == [[0, 3], [1], [2], [4]]
+    assert all(s.is_attached() for s in stacks)
+
+
+# ---------------------------------------------------------------- where gradients go
+
+
+def test_another_member_s_minibatch_moves_no_weight():
+    """Members 0 and 2 end with the same bits whatever member 1 learns from."""
+    ends = []
+    buffer = Experience().buffer()
+    for variant in (0, 1):
+        modules = _modules()
+        update = SACUpdate(MemberStack(range(K), modules), SETTINGS)
+        for rows, noise in _draws(K, 5):
+            if variant:
+                rows[1], noise[1] = rows[1].flip(0), 2 * noise[1].flip(1)
+            update.step(buffer.gather(rows, SETTINGS.gamma), noise)
+        ends.append([_weights(m) for m in modules])
+    for k in (0, 2):
+        assert all(torch.equal(ends[0][k][name], ends[1][k][name]) for name in ends[0][k])
+    for network in ("policy", "qf1", "qf2", "target_qf1", "target_qf2", "log_alpha"):
+        names = [name for name in ends[0][1] if name.startswith(network)]
+        assert not all(torch.equal(ends[0][1][name], ends[1][1][name]) for name in names)
+
+
+def test_each_loss_reaches_its_own_parameters_only():
+    """After a step the gradients left behind are those of one loss each, by autograd alone."""
+    modules = _modules(dtype=torch.float64)
+    stack = MemberStack(range(K), modules)
+    update = SACUpdate(stack, SETTINGS)
+    (rows, noise), *_ = _draws(K)
+    noise = noise.double()
+    batch = _cast(Experience().buffer().gather(rows, SETTINGS.gamma), torch.float64)
+
+    with torch.no_grad():
+        next_actions, next_logp = losses.sample_squashed_gaussian(
+            *policy_distribution(stack.policy, batch.next_obs), noise[:, 1]
+        )
+        next_q = q_values(stack.target_critics, torch.cat([batch.next_obs, next_actions], -1))
+        target = losses.td_target(batch.rewards, batch.discounts, next_q, next_logp, stack.alpha)
+    critic_loss = losses.critic_loss(q_values(stack.critics, batch.obs_and_actions), target)
+    (critic_gradient,) = torch.autograd.grad(critic_loss.sum(), stack.critics.parameters)
+    old_policy = stack.policy.select(range(K), trainable=True)
+    old_alpha = stack.alpha
+
+    update.step(batch, noise)
+
+    # The actor loss added nothing.
+    torch.testing.assert_close(stack.critics.parameters.grad, critic_gradient)
+    actions, logp = losses.sample_squashed_gaussian(
+        *policy_distribution(old_policy, batch.obs), noise[:, 0]
+    )
+    # Judged by the critics as they are now, so after their step.
+    actor_loss = losses.actor_loss(
+        logp, q_values(stack.critics, torch.cat([batch.obs, actions], -1)), old_alpha
+    )
+    (policy_gradient,) = torch.autograd.grad(actor_loss.sum(), old_policy.parameters)
+    # The temperature's loss added nothing.
+    torch.testing.assert_close(stack.policy.parameters.grad, policy_gradient)
+    entropy_error = logp.detach().mean(-1, keepdim=True) + SETTINGS.target_entropy
+    torch.testing.assert_close(stack.log_alpha.grad, -entropy_error)
+    assert stack.target_critics.parameters.grad is None
+    assert not stack.target_critics.parameters.requires_grad
+    assert all(p.grad is None for module in modules for p in module.parameters())
+
+
+def test_targets_follow_by_tau():
+    """target ← (1 - τ) target + τ online, with the critics as just updated."""
+    modules = _modules()
+    update = SACUpdate(MemberStack(range(K), modules), SETTINGS)
+    buffer = Experience().buffer()
+    for rows, noise in _draws(K, 3):
+        before = [_weights(m) for m in modules]
+        update.step(buffer.gather(rows, SETTINGS.gamma), noise)
+        for module, old in zip(modules, before, strict=True):
+            new = module.state_dict()
+            for name in [n for n in old if n.startswith("target_")]:
+                online = new[name.removeprefix("target_")]
+                expected = (1 - SETTINGS.tau) * old[name] + SETTINGS.tau * online
+                torch.testing.assert_close(new[name], expected, rtol=0, atol=1e-7)
+                assert not torch.equal(new[name], old[name])
+
+
+# ---------------------------------------------------------------- clipping and resetting
+
+
+def test_clipping_by_hand():
+    """Network 0 has norm √(3² + 4²) = 5, over 2: scaled by 2/5. Network 1 has norm 1: as it is."""
+    weight = torch.tensor([[[3.0, 0.0]], [[0.6, 0.0]]])
+    bias = torch.tensor([[[4.0]], [[0.8]]])
+    clip_by_network_norm([weight, bias], 2.0)
+    torch.testing.assert_close(weight, torch.tensor([[[1.2, 0.0]], [[0.6, 0.0]]]))
+    torch.testing.assert_close(bias, torch.tensor([[[1.6]], [[0.8]]]))
+
+
+def test_reset_moments_forgets_only_the_named_members():
+    modules = _modules()
+    update = SACUpdate(MemberStack(range(K), modules), SETTINGS)
+    buffer = Experience().buffer()
+    for rows, noise in _draws(K, 2):
+        update.step(buffer.gather(rows, SETTINGS.gamma), noise)
+
+    def moments() -> dict[tuple[str, str], list[Tensor]]:
+        networks = {"actor": update.stack.policy, "critic": update.stack.critics}
+        return {
+            (name, key): [block.clone() for part in stacked.split(state[key]) for block in part]
+            for name, stacked in networks.items()
+            for state in update.optimizers[name].state.values()
+            for key in ("exp_avg", "exp_avg_sq")
+        }
+
+    before = moments()
+    update.reset_moments([2, 0])
+    after = moments()
+    # Twin-major: critics 0..2 are the members' first, 3..5 their second.
+    reset = {"actor": [0, 2], "critic": [0, 2, 3, 5]}
+    assert len(before) == 4
+    for name, key in before:
+        for old, new in zip(before[name, key], after[name, key], strict=True):
+            for i in range(len(old)):
+                assert old[i].any()
+                forgotten = key == "exp_avg" and i in reset[name]
+                assert torch.equal(new[i], torch.zeros_like(old[i]) if forgotten else old[i])
+
+
+def test_a_reset_member_s_first_updates_are_of_ordinary_size():
+    """The fresh networks move about as far in a few updates as the old ones did."""
+    modules = _modules()
+    update = SACUpdate(MemberStack(range(K), modules), SETTINGS)
+    buffer = Experience().buffer()
+    draws = list(_draws(K, 120))
+
+    def moved(updates: list[tuple[Tensor, Tensor]]) -> float:
+        before = _weights(modules[1])
+        for rows, noise in updates:
+            update.step(buffer.gather(rows, SETTINGS.gamma), noise)
+        return _largest_difference(modules[1], before, "policy")
+
+    moved(draws[:100])
+    usual = moved(draws[100:110])
+    update.reset_moments([1])
+    assert 0.2 * usual < moved(draws[110:]) < 2.0 * usual
+
+
+# ---------------------------------------------------------------- vanished moments
+
+
+def test_vanished_moments_are_flushed_and_others_kept():
+    modules = _modules()
+    update = SACUpdate(MemberStack(range(K), modules), SETTINGS)
+    ((rows, noise),) = _draws(K, 1)
+    update.step(Experience().buffer().gather(rows, SETTINGS.gamma), noise)
+    states = [s for optimizer in update.optimizers.values() for s in optimizer.state.values()]
+    assert len(states) == 3
+    tiny = {"exp_avg": [1e-39, -1e-31, -1e-29], "exp_avg_sq": [1e-39, 1e-33, 1e-31]}
+    for state in states:
+        for moment, values in tiny.items():
+            state[moment].view(-1)[:3] = torch.tensor(values)
+    before = [{moment: state[moment].clone() for moment in tiny} for state in states]
+    update.flush_vanished_moments()
+    for state, old in zip(states, before, strict=True):
+        for moment in tiny:
+            assert not state[moment].view(-1)[:2].any()
+            assert torch.equal(state[moment].view(-1)[2:], old[moment].view(-1)[2:])
+
+
+def test_no_moment_stays_denormal():
+    """Units that are never active get no gradient: their moments decay to exactly 0."""
+    learner = _learner([[16, 16]] * K)
+    _train(learner, Experience(), 2)
+    for stack in learner.stacks:
+        stack.policy.biases[0].fill_(-100.0)  # all units are dead
+    for _ in range(10):
+        _train(learner, Experience(), 100)
+    (state,) = learner.updates[0].optimizers["actor"].state.values()
+    weights, _ = learner.stacks[0].policy.split(state["exp_avg"])
+    assert not weights[0].any()
+
+
+# ---------------------------------------------------------------- through the learner
+
+
+@pytest.fixture(autouse=True)
+def _own_torch_settings():
+    """A seeded learner switches torch to deterministic algorithms, for the whole process."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.use_deterministic_algorithms(deterministic)
+
+
+def _learner(
+    hiddens: list[list[int]], overrides: dict[str, dict] | None = None, seed: int = 0
+) -> CIKDTorchLearner:
+    """A learner of a K-member ensemble, without environment and algorithm."""
+    specs = {
+        f"policy_{k}": RLModuleSpec(model_config={"fcnet_hiddens": widths})
+        for k, widths in enumerate(hiddens)
+    }
+    config = (
+        CIKDConfig()
+        .environment("Pendulum-v1")
+        .training(
+            ensemble_size=K,
+            train_batch_size_per_learner=B,
+            random_steps=B,
+            replay_buffer_config={"capacity": 150},
+            gamma=SETTINGS.gamma,
+            actor_lr=SETTINGS.actor_lr,
+        )
+        .rl_module(
+            rl_module_spec=MultiRLModuleSpec(rl_module_specs=specs),
+            algorithm_config_overrides_per_module=overrides or {},
+        )
+        .debugging(seed=seed)
+    )
+    config.validate()
+    spaces = tuple(_spaces().values())
+    return config.build_learner(spaces={f"policy_{k}": spaces for k in range(K)})
+
+
+def _train(learner: CIKDTorchLearner, experience: Experience, num_updates: int) -> Any:
+    return learner.update(
+        transitions=dict(vars(experience)),
+        num_updates=num_updates,
+        timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: len(experience.rewards)},
+    )
+
+
+@pytest.fixture
+def steps(monkeypatch) -> list[tuple[SACUpdate, Batch, Tensor]]:
+    """Every call of `SACUpdate.step`, as it happens."""
+    calls: list[tuple[SACUpdate, Batch, Tensor]] = []
+    step = SACUpdate.step
+
+    def recording_step(self: SACUpdate, batch: Batch, noise: Tensor) -> Tensor:
+        calls.append((self, Batch(*(x.clone() for x in batch)), noise.clone()))
+        return step(self, batch, noise)
+
+    monkeypatch.setattr(SACUpdate, "step", recording_step)
+    return calls
+
+
+def _plain_minibatch(batch: Batch, k: int, gamma: float) -> Minibatch:
+    """With n_step = 1 the discount is γ, or 0 after a termination."""
+    terminated = (batch.discounts[k] == 0).float()
+    torch.testing.assert_close(batch.discounts[k], gamma * (1 - terminated))
+    return Minibatch(
+        batch.obs[k], batch.actions[k], batch.rewards[k], terminated, batch.next_obs[k]
+    )
+
+
+DIFFERENT_MEMBERS = {
+    "networks": ([[16, 16], [8], [16, 16]], {}),
+    "settings": (
+        [[16, 16]] * K,
+        {
+            "policy_1": {
+                "gamma": 0.5,
+                "tau": 0.1,
+                "actor_lr": 5e-3,
+                "critic_lr": 6e-3,
+                "alpha_lr": 7e-3,
+                "target_entropy": -4.0,
+                "grad_clip": 0.1,
+            }
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("difference", DIFFERENT_MEMBERS)
+def test_different_members_learn_like_plain_agents(difference, steps):
+    """Unequal members form two stacks; each learns with its own networks and settings."""
+    hiddens, overrides = DIFFERENT_MEMBERS[difference]
+    learner = _learner(hiddens, overrides)
+    assert [stack.members for stack in learner.stacks] == [[0, 2], [1]]
+    modules = [learner.module[f"policy_{k}"] for k in range(K)]
+    common = {
+        "actor_lr": SETTINGS.actor_lr,
+        "critic_lr": 3e-4,
+        "alpha_lr": 3e-4,
+        "gamma": SETTINGS.gamma,
+        "tau": 0.005,
+        "target_entropy": -float(A),
+    }
+    arguments = [common | overrides.get(f"policy_{k}", {}) for k in range(K)]
+    agents = [
+        ReferenceSAC({n: w.numpy() for n, w in _weights(m).items()}, **settings)
+        for m, settings in zip(modules, arguments, strict=True)
+    ]
+    _train(learner, Experience(), 10)
+    assert len(steps) == 2 * 10
+    for update, batch, noise in steps:
+        for row, k in enumerate(update.stack.members):
+            minibatch = _plain_minibatch(batch, row, arguments[k]["gamma"])
+            agents[k].update(minibatch, *noise[row])
+    # Where a gradient is nearly 0, Adam turns its rounding into a part of the step size, and
+    # policy_1's are three times as large as those of the tests above.
+    for module, agent in zip(modules, agents, strict=True):
+        _assert_equal_weights(module, agent, 3 * TOLERANCE[torch.float32])
+
+
+def test_learner_gives_the_same_weights_fused_and_looped():
+    """An unreachable `grad_clip` of its own puts each member into a stack of one, nothing else."""
+    hiddens = [[16, 16]] * K
+    fused = _learner(hiddens)
+    looped = _learner(hiddens, {f"policy_{k}": {"grad_clip": 1e9 + k} for k in range(K)})
+    assert [stack.members for stack in fused.stacks] == [[0, 1, 2]]
+    assert [stack.members for stack in looped.stacks] == [[0], [1], [2]]
+    looped.module.set_state(fused.module.get_state())
+    for learner in (fused, looped):
+        _train(learner, Experience(), 10)
+    for k in range(K):
+        ours, theirs = fused.module[f"policy_{k}"], looped.module[f"policy_{k}"]
+        for name, weight in ours.state_dict().items():
+            torch.testing.assert_close(
+                weight, theirs.state_dict()[name], rtol=0, atol=TOLERANCE[torch.float32]
+            )
+
+
+def test_members_draw_minibatches_of_their_own_uniformly(steps):
+    """Row counts over 300 updates: χ² of 150 rows below its 99.9 % quantile, for each member."""
+    learner, experience = _learner([[4]] * K), Experience()
+    experience.obs[:, 0] = np.arange(150)
+    _train(learner, experience, 300)
+    rows = torch.stack([batch.obs[..., 0] for _, batch, _ in steps]).long()  # [300, K, B]
+    for k in range(K):
+        counts = torch.bincount(rows[:, k].flatten(), minlength=150)
+        expected = 300 * B / 150
+        chi_square = float(((counts - expected) ** 2 / expected).sum())
+        assert chi_square < 206.6  # scipy.stats.chi2.ppf(0.999, df=149)
+        assert not torch.equal(rows[:, k], rows[:, (k + 1) % K])
+    assert len(torch.unique(rows[:, 0], dim=0)) == 300
+
+
+def test_noise_of_the_updates_is_standard_normal_and_not_shared(steps):
+    learner = _learner([[4]] * K)
+    _train(learner, Experience(), 100)
+    noise = torch.stack([noise for _, _, noise in steps])  # [100, 2, K, B, A]
+    n = noise.numel()
+    assert abs(float(noise.mean())) < 4 / math.sqrt(n)
+    assert abs(float(noise.square().mean()) - 1) < 4 * math.sqrt(2 / n)
+    assert len(torch.unique(noise)) > 0.99 * n  # each member's, and at s and s', drawn apart

@@ -1,0 +1,265 @@
+"""Every shipped task and every comparison of the paper, at small scale."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from helpers import learner_of, rows_of, same, weights_of
+
+from rllib_cikd import CIKD, CIKDConfig
+from rllib_cikd.algorithm.sac_update import SACUpdate
+from rllib_cikd.cli.main import main
+from rllib_cikd.common.errors import CommandError
+from rllib_cikd.experiments.experiment_file import load_experiments
+
+ROOT = Path(__file__).parents[1]
+TUNED_EXAMPLES = sorted((ROOT / "tuned_examples").glob("*.yaml"))
+PENDULUM = ROOT / "tuned_examples" / "cikd-pendulum.yaml"
+TASKS = {
+    "Ant-v5",
+    "HalfCheetah-v5",
+    "Hopper-v5",
+    "Humanoid-v5",
+    "HumanoidStandup-v5",
+    "InvertedDoublePendulum-v5",
+    "Pendulum-v1",
+    "Reacher-v5",
+    "Swimmer-v5",
+    "Walker2d-v5",
+}
+SMALL = {
+    "random_steps": 200,
+    "train_batch_size_per_learner": 8,
+    "distillation_interval": 250,
+    "distillation_updates": 3,
+    "distillation_batch_size": 8,
+    "replay_buffer_config": {"capacity": 2_000},
+    "model_config": {"fcnet_hiddens": [16, 16]},
+    "min_sample_timesteps_per_iteration": 100,
+    "evaluation_interval": 1_000,  # not within these short runs
+    "log_level": "ERROR",
+}
+
+
+def load_config(path: Path, **options) -> CIKDConfig:
+    """The config of the file's one experiment, as Tune would build the algorithm with."""
+    (experiment,) = load_experiments(path, **options)
+    (settings,) = experiment.variants
+    return CIKDConfig().update_from_dict(settings)
+
+
+# ---------------------------------------------------------------- tasks
+
+
+def test_every_task_of_the_paper_has_an_example():
+    assert {load_config(path).env for path in TUNED_EXAMPLES} == TASKS
+
+
+@pytest.mark.parametrize("path", TUNED_EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_follows_the_paper(path):
+    """Of the algorithm's settings no example but Pendulum's differs from the defaults, the paper's;
+    every member plays 20 deterministic episodes each 10,000 steps."""
+    config, default = load_config(path), CIKDConfig()
+    if path == PENDULUM:
+        return
+    for name in ("ensemble_size", "return_window", "distillation_interval", "distillation_updates"):
+        assert getattr(config, name) == getattr(default, name), name
+    for name in ("actor_lr", "critic_lr", "alpha_lr", "gamma", "tau", "n_step", "target_entropy"):
+        assert getattr(config, name) == getattr(default, name), name
+    assert config.train_batch_size_per_learner == 256
+    assert config.replay_buffer_config["capacity"] == 1_000_000
+    steps_between = config.evaluation_interval * config.min_sample_timesteps_per_iteration
+    assert (steps_between, config.evaluation_duration) == (10_000, 20)
+
+
+@pytest.mark.parametrize("path", TUNED_EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_trains_past_its_first_phase(build, path):
+    """With small networks; episodes that would be longer are cut, so that there is an R_k."""
+    config = load_config(path, config={**SMALL, "env_config": {"max_episode_steps": 100}})
+    algo = build(config)
+    result: dict[str, Any] = {}
+    while result.get("num_env_steps_sampled_lifetime", 0) < 300:
+        result = algo.train()
+    assert result["ensemble"]["num_distillations_lifetime"] == 1
+    assert np.isfinite(list(result["ensemble"]["return_mean"].values())).any()
+    for member in weights_of(algo).values():
+        assert np.isfinite(member).all()
+
+
+#: By Gymnasium's documentation: when the robot has not fallen, by the state that is reached. Random
+#: actions do not overturn Ant, so it is given a narrower range. And a time limit at which some
+#: episodes are cut and others are not.
+TERMINATING: dict[str, tuple[Callable[[np.ndarray], bool], int, dict[str, Any]]] = {
+    "Hopper-v5": (lambda obs: obs[0] > 0.7 and abs(obs[1]) < 0.2, 15, {}),
+    "Walker2d-v5": (lambda obs: 0.8 < obs[0] < 2.0 and abs(obs[1]) < 1.0, 15, {}),
+    "Ant-v5": (lambda obs: 0.6 < obs[0] < 0.9, 15, {"healthy_z_range": (0.6, 0.9)}),
+    "Humanoid-v5": (lambda obs: 1.0 < obs[0] < 2.0, 25, {}),
+}
+
+
+@pytest.mark.parametrize("env", TERMINATING)
+def test_falling_terminates_and_the_time_limit_does_not(build, env):
+    """Every transition in the buffer is terminal if and only if the robot has fallen there."""
+    is_healthy, limit, env_config = TERMINATING[env]
+    (path,) = (path for path in TUNED_EXAMPLES if load_config(path).env == env)
+    env_config = {**env_config, "max_episode_steps": limit}
+    algo = build(load_config(path, config={**SMALL, "random_steps": 600, "env_config": env_config}))
+    while (result := algo.train())["num_env_steps_sampled_lifetime"] < 600:
+        pass
+    rows = rows_of(algo)
+    assert len(rows["rewards"]) == result["num_env_steps_sampled_lifetime"]
+    fallen = np.array([not is_healthy(obs) for obs in rows["next_obs"]])
+    assert np.array_equal(rows["terminated"], fallen)
+    # An episode ends where the next row does not begin with the state that this one reached.
+    ends = np.flatnonzero((rows["next_obs"][:-1] != rows["obs"][1:]).any(axis=1))
+    lengths = np.diff(ends, prepend=-1)
+    assert lengths.max() == limit
+    assert fallen[ends[lengths < limit]].all()
+    cut = ends[(lengths == limit) & ~fallen[ends]]
+    assert len(cut) > 0  # a time limit, and no termination
+    assert fallen.any()
+
+
+# ---------------------------------------------------------------- variants
+
+#: What each comparison must come out as, by what is seen of a training run: members, phases,
+#: SAC steps beyond one per member and environment step, and what a phase does to each student.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "vanilla-sac": {"members": 1, "phases": 0},
+    "ensemble-sac": {"phases": 0},
+    "vanilla-sac-extra": {"members": 1, "extra_steps": 3},
+    "ensemble-sac-extra": {"extra_steps": 3},
+    "cikd": {"changed": {"policy", "qf1", "qf2"}},
+    "cikd-hardcopy": {"changed": {"policy", "qf1", "qf2"}, "copied": True},
+    "cikd-random-teacher": {"changed": {"policy", "qf1", "qf2"}, "teacher_election": "random"},
+    "cikd-policy-only": {"changed": {"policy"}},
+    "cikd-critic-only": {"changed": {"qf1", "qf2"}},
+    "cikd-reset": {"changed": {"policy", "qf1", "qf2"}, "reset": True},
+    "cikd-k2": {"members": 2, "changed": {"policy", "qf1", "qf2"}},
+    "cikd-k5": {"members": 5, "changed": {"policy", "qf1", "qf2"}},
+}
+
+
+def test_the_variants_are_those_of_the_paper():
+    stated = yaml.safe_load((ROOT / "studies" / "variants.yaml").read_text())
+    assert list(stated) == list(VARIANTS)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_comes_out_as_it_says(build, monkeypatch, variant):
+    expected = VARIANTS[variant]
+    config = load_config(PENDULUM, variant=variant, config={**SMALL, "distillation_interval": 450})
+    algo: CIKD = build(config)
+    members = expected.get("members", 3)
+    assert config.teacher_election == expected.get("teacher_election", "best")
+    steps: list[int] = []
+    step = SACUpdate.step
+
+    def counted(self, batch, noise):
+        steps.append(batch.rewards.shape[-1])
+        return step(self, batch, noise)
+
+    monkeypatch.setattr(SACUpdate, "step", counted)
+    networks = ("policy", "qf1", "qf2", "target_qf1", "log_alpha")
+    seen: dict[str, Any] = {}
+    learner = learner_of(algo)
+    share = learner.share_knowledge
+
+    def watched(teacher: int):
+        before = {n: weights_of(algo, n + "." if n != "log_alpha" else n) for n in networks}
+        done = len(steps)
+        report = share(teacher)
+        after = {n: weights_of(algo, n + "." if n != "log_alpha" else n) for n in networks}
+        seen.update(before=before, after=after, teacher=f"policy_{teacher}")
+        seen.update(extra=steps[done:], report=report)
+        return report
+
+    learner.share_knowledge = watched
+    result: dict[str, Any] = {}
+    while result.get("num_env_steps_sampled_lifetime", 0) < 500:
+        result = algo.train()
+
+    assert len(result["ensemble"]["return_mean"]) == members
+    phases = expected.get("phases", 1)
+    assert result["ensemble"]["num_distillations_lifetime"] == phases
+    if not phases:
+        assert len(steps) == 300  # one for each step after the 200 random ones
+        return
+    # As many extra steps, of the same batch size, as a distillation makes.
+    assert seen["extra"] == [8] * expected.get("extra_steps", 0)
+    assert len(steps) == 300 + expected.get("extra_steps", 0)
+    if "changed" in expected:
+        for network in networks:
+            unchanged = same(seen["before"][network], seen["after"][network])
+            for member, is_same in unchanged.items():
+                is_student = member != seen["teacher"]
+                assert is_same != (is_student and network in expected["changed"]), (network, member)
+    if members > 1 and "changed" in expected:
+        equal = [
+            np.array_equal(weights, seen["after"]["policy"][seen["teacher"]])
+            for member, weights in seen["after"]["policy"].items()
+            if member != seen["teacher"]
+        ]
+        assert equal == [expected.get("copied", False)] * (members - 1)
+        # Three small steps do not move a policy far; a new one is somewhere else.
+        moved = [
+            np.abs(seen["after"]["policy"][m] - seen["before"]["policy"][m]).mean()
+            for m in seen["before"]["policy"]
+            if m != seen["teacher"]
+        ]
+        if not expected.get("copied"):
+            assert all((distance > 0.05) == expected.get("reset", False) for distance in moved)
+
+
+def test_variant_of_the_command(tmp_path, monkeypatch, capsys):
+    """It names the run, goes over the file's settings, and --config goes over it."""
+    seen = {}
+
+    def remember(run, verbose):
+        seen["experiment"] = run.experiment
+        raise CommandError("far enough")
+
+    monkeypatch.setattr("rllib_cikd.cli.main.ray_messages.silence", lambda: None)
+    monkeypatch.setattr("rllib_cikd.experiments.run.start_ray", lambda address: False)
+    monkeypatch.setattr("rllib_cikd.experiments.run._start", remember)
+    command = ["train", "file", str(PENDULUM), "--storage-path", str(tmp_path)]
+    changes = json.dumps({"distillation_interval": 777})
+    assert main([*command, "--variant", "cikd-k5", "--config", changes]) == 2
+    assert seen["experiment"].name == "cikd-pendulum_cikd-k5"
+    (settings,) = seen["experiment"].variants
+    assert (settings["ensemble_size"], settings["distillation_interval"]) == (5, 777)
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("variant", "words"),
+    [("ensembel-sac", "Did you mean 'ensemble-sac'"), ("nonsense", "has vanilla-sac, ")],
+)
+def test_unknown_variants_are_refused(variant, words):
+    with pytest.raises(CommandError, match=words):
+        load_experiments(PENDULUM, variant=variant)
+
+
+def test_variants_without_their_file(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(PENDULUM.read_text())
+    load = functools.partial(load_experiments, file, variant="cikd-k5")
+    with pytest.raises(CommandError, match=r"there is no studies/variants\.yaml in .* --config"):
+        load()
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "variants.yaml").write_text("cikd-k5: 5")
+    with pytest.raises(CommandError, match="its form is"):
+        load()
+    (tmp_path / "studies" / "variants.yaml").write_text(
+        "cikd-k5: {ensemble_size: 7, actor_lr: 1e-4}"
+    )
+    (experiment,) = load()
+    assert experiment.variants[0]["ensemble_size"] == 7
+    assert experiment.variants[0]["actor_lr"] == 1e-4  # no text

@@ -1,0 +1,110 @@
+"""Tune's record of a run survives that the run is killed while Tune writes it."""
+
+import json
+import pickle
+import time
+from pathlib import Path
+
+import pytest
+
+from rllib_cikd.cli.main import main
+from rllib_cikd.experiments.tune_record import _complete_checkpoints, keep_record, mend_record
+
+FIRST, SECOND = "2026-01-31_12-00-00", "2026-01-31_13-00-00"
+
+
+def write_record(folder: Path, session: str, step: int) -> None:
+    files = {
+        f"experiment_state-{session}.json": json.dumps({"step": step}).encode(),
+        f"basic-variant-state-{session}.json": pickle.dumps({"step": step}),  # as Tune does
+        f"searcher-state-{session}.pkl": pickle.dumps({"step": step}),
+    }
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def read_record(folder: Path, session: str) -> list[int]:
+    pickles = (f"basic-variant-state-{session}.json", f"searcher-state-{session}.pkl")
+    record = json.loads((folder / f"experiment_state-{session}.json").read_text())
+    return [record["step"], *(pickle.loads((folder / p).read_bytes())["step"] for p in pickles)]
+
+
+@pytest.mark.parametrize("broken", ["experiment_state", "basic-variant-state", "searcher-state"])
+@pytest.mark.parametrize("length", [0, 7])
+def test_all_of_a_session_is_taken_from_its_last_whole_copy(tmp_path, broken, length):
+    write_record(tmp_path, FIRST, step=1)
+    assert keep_record(tmp_path)
+    write_record(tmp_path, FIRST, step=2)
+    (path,) = tmp_path.glob(f"{broken}-*")
+    path.write_bytes(path.read_bytes()[:length])
+    assert not keep_record(tmp_path), "a broken record must not replace the copy"
+    assert mend_record(tmp_path)
+    assert read_record(tmp_path, FIRST) == [1, 1, 1]
+
+
+def test_a_sound_record_stays(tmp_path):
+    write_record(tmp_path, FIRST, step=1)
+    assert keep_record(tmp_path)
+    write_record(tmp_path, FIRST, step=2)
+    assert mend_record(tmp_path)
+    assert read_record(tmp_path, FIRST) == [2, 2, 2]
+
+
+def test_a_record_that_is_being_written_is_not_copied(tmp_path, monkeypatch):
+    """Files of two states must not be copied together."""
+    write_record(tmp_path, FIRST, step=1)
+    read_bytes, reads = Path.read_bytes, []
+
+    def read_while_tune_writes(path):
+        reads.append(path)
+        content = read_bytes(path)
+        if len(reads) == 1:
+            time.sleep(0.02)  # so that the new files' time differs
+            write_record(tmp_path, FIRST, step=2)
+        return content
+
+    monkeypatch.setattr(Path, "read_bytes", read_while_tune_writes)
+    assert keep_record(tmp_path) == {}
+    assert not (tmp_path / "sound_record").exists()
+    kept = keep_record(tmp_path)
+    assert read_record(tmp_path / "sound_record", FIRST) == [2, 2, 2]
+    reads.clear()
+    assert keep_record(tmp_path, kept) == kept
+    assert not reads, "a record that has not changed was copied again"
+
+
+def test_a_session_without_a_copy_leaves_the_one_before(tmp_path):
+    write_record(tmp_path, FIRST, step=1)
+    assert keep_record(tmp_path)
+    write_record(tmp_path, SECOND, step=2)
+    (tmp_path / f"experiment_state-{SECOND}.json").write_text("")
+    assert mend_record(tmp_path)
+    assert read_record(tmp_path, FIRST) == [1, 1, 1]
+    assert not list(tmp_path.glob(f"*{SECOND}*"))
+
+
+def test_a_run_killed_before_its_first_record_is_not_resumed(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("rllib_cikd.cli.main.ray_messages.silence", lambda: None)
+    monkeypatch.setattr("rllib_cikd.experiments.run.start_ray", lambda address: False)
+    experiment = tmp_path / "short.yaml"
+    experiment.write_text("short: {run: CIKD, env: Pendulum-v1, stop: {training_iteration: 1}}")
+    run = tmp_path / "results" / "short"
+    run.mkdir(parents=True)
+    (run / "tuner.pkl").write_bytes(b"")
+    (run / f"experiment_state-{FIRST}.json").write_text("")
+    storage = str(tmp_path / "results")
+    assert main(["train", "file", str(experiment), "--resume", "--storage-path", storage]) == 2
+    message = capsys.readouterr().err
+    assert f"{run} has no record of its trials" in message
+    assert "without --resume" in message
+
+
+def test_half_deleted_and_half_written_checkpoints_are_told_from_complete_ones(tmp_path):
+    for number, names in enumerate([["a"], ["a", "b/c"], ["a", "b/c"], ["b/c"], []]):
+        checkpoint = tmp_path / f"checkpoint_{number:06d}"
+        (checkpoint / "b").mkdir(parents=True)
+        for name in names:
+            (checkpoint / name).write_text("")
+    complete = _complete_checkpoints(tmp_path)
+    assert [path.name for path in complete] == ["checkpoint_000001", "checkpoint_000002"]
+    assert _complete_checkpoints(tmp_path / "missing") == []
