@@ -19,7 +19,7 @@ from rllib_cikd.cli.main import main
 from rllib_cikd.common.errors import CommandError
 from rllib_cikd.experiments.experiment_file import load_experiments
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TUNED_EXAMPLES = sorted((ROOT / "tuned_examples").glob("*.yaml"))
 PENDULUM = ROOT / "tuned_examples" / "cikd-pendulum.yaml"
 TASKS = {

@@ -16,7 +16,7 @@ from rllib_cikd.experiments.experiment_file import (
     load_experiments,
 )
 
-TUNED_EXAMPLES = sorted((Path(__file__).parents[1] / "tuned_examples").glob("*.yaml"))
+TUNED_EXAMPLES = sorted((Path(__file__).parents[2] / "tuned_examples").glob("*.yaml"))
 
 MINIMAL = """
     minimal:

@@ -306,7 +306,7 @@ def test_a_trials_rows_count_once_beside_their_concatenation(folder: Path):
 
 
 def test_committed_results_without_the_newer_columns_are_read():
-    path = Path(__file__).parents[1] / "docs" / "results" / "halfcheetah-50k.csv"
+    path = Path(__file__).parents[2] / "docs" / "results" / "halfcheetah-50k.csv"
     curves = evaluation_curves(read_evaluations([path]))["cikd", "HalfCheetah-v5"]
     # docs/RESULTS.md, step 50,000
     assert curves.returns["best"][:, -1] == pytest.approx([3445, 3513], abs=0.5)

@@ -18,7 +18,7 @@ from rllib_cikd.study.plan import load_study
 from rllib_cikd.study.progress import StudyProgress
 from rllib_cikd.study.raw_figures import evaluation_rows, phase_rows, read_results
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STUDIES = sorted(path for path in (ROOT / "studies").glob("*.yaml") if path.stem != "variants")
 
 EXAMPLE = """\
