@@ -26,10 +26,11 @@ from torch import Tensor
 
 #: What a forward pass keeps for the backward pass.
 NOTHING, FOR_INPUTS, FOR_PARAMETERS = range(3)
+#: Linear layers of one perceptron that the library takes.
+MAX_LAYERS = 64
 
 _ACTIVATIONS = ("relu", "tanh", "elu")
 _SIMD = ("avx512", "avx2", "baseline")
-_MAX_LAYERS = 64
 
 _Integer, _Float, _Address = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
 _SHAPE = [_Integer, _Integer, _Address, ctypes.c_int, _Integer, ctypes.c_int]
@@ -53,9 +54,19 @@ class Shape:
         networks: n.
         widths: Inputs, hidden units of each layer, outputs.
         activation: "relu", "tanh" or "elu".
+
+    Raises:
+        ValueError: If there are none, more layers than the library takes, or layers without units.
     """
 
     def __init__(self, networks: int, widths: Sequence[int], activation: str):
+        if networks < 1 or min(widths) < 1 or not 1 <= len(widths) - 1 <= MAX_LAYERS:
+            raise ValueError(
+                f"{networks} perceptrons of widths {list(widths)}: at least one, of 1 to "
+                f"{MAX_LAYERS} layers of at least one unit, are expected."
+            )
+        if activation not in _ACTIVATIONS:
+            raise ValueError(f"activation {activation!r} must be one of {list(_ACTIVATIONS)}.")
         self.networks, self.widths = networks, tuple(widths)
         pairs = list(zip(self.widths, self.widths[1:], strict=False))
         self.parameters = networks * sum((a + 1) * b for a, b in pairs)
@@ -168,11 +179,6 @@ def _check(name: str, tensor: Tensor, shape: Sequence[int], contiguous: bool = T
 def _done(code: int) -> None:
     if code != 0:
         raise MemoryError("The native engine got no memory.")
-
-
-def supports(widths: Sequence[int]) -> bool:
-    """Whether perceptrons of these widths can be given to `forward`."""
-    return len(widths) - 1 <= _MAX_LAYERS and all(width > 0 for width in widths)
 
 
 def forward(

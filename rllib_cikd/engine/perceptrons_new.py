@@ -69,8 +69,10 @@ class StackedPerceptrons:
         self._frozen = self.parameters.detach()
         self.weights, self.biases = self.split(self._frozen)
         self.parameters.requires_grad_(trainable)
-        widths = [weights[0].shape[1], *(weight.shape[2] for weight in weights)]
-        self._native_shape = native.Shape(len(weights[0]), widths, activation)
+        self._native_shape = None
+        if len(weights) <= native.MAX_LAYERS:
+            widths = [weights[0].shape[1], *(weight.shape[2] for weight in weights)]
+            self._native_shape = native.Shape(len(weights[0]), widths, activation)
 
     @classmethod
     def adopt(
@@ -142,7 +144,7 @@ class StackedPerceptrons:
                 f"x is {x.dtype} on {x.device}, the parameters are {parameters.dtype} on "
                 f"{parameters.device}."
             )
-        if not (native.computes(parameters) and x.shape[1] > 0):
+        if self._native_shape is None or x.shape[1] == 0 or not native.computes(parameters):
             return self._plain(x, parameters)
         if torch.is_grad_enabled() and (x.requires_grad or parameters.requires_grad):
             return _Native.apply(x, parameters, self._native_shape)

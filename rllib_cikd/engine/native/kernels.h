@@ -185,19 +185,23 @@ void transpose(const float* from, int64_t from_row, int64_t rows, int64_t column
   for (int64_t i = 0; i < wide; i += LANES) {
     for (int64_t j = 0; j < columns; j += LANES) {
       T block[LANES];
-      const int64_t n = columns - j;
+      const float* at = from + i * from_row + j;
+      float* there = to + j * to_row + i;
+      const int64_t left = columns - j;
+      if (left >= LANES && rows - i >= LANES) {
+        ENGINE_UNROLL
+        for (int k = 0; k < LANES; k++) block[k] = V::load(at + k * from_row);
+        V::transpose(block);
+        ENGINE_UNROLL
+        for (int k = 0; k < LANES; k++) V::store(there + k * to_row, block[k]);
+        continue;
+      }
       for (int k = 0; k < LANES; k++) {
-        const float* at = from + (i + k) * from_row + j;
-        block[k] = i + k >= rows ? V::all(0.0f) : n >= LANES ? V::load(at) : V::load_part(at, n);
+        block[k] = i + k < rows ? V::load_part(at + k * from_row, left) : V::all(0.0f);
       }
       V::transpose(block);
-      for (int k = 0; k < smaller(n, LANES); k++) {
-        float* at = to + (j + k) * to_row + i;
-        if (wide - i >= LANES) {
-          V::store(at, block[k]);
-        } else {
-          V::store_part(at, block[k], wide - i);
-        }
+      for (int k = 0; k < LANES && k < left; k++) {
+        V::store_part(there + k * to_row, block[k], wide - i);
       }
     }
   }
