@@ -63,7 +63,7 @@ def test_equals_pytorch_s_adam_in_double_precision(threads):
                 optimizer.state[p][name].double(),
                 expected.state[e][name].double(),
                 rtol=1e-4,
-                atol=1e-6,
+                atol=1e-5,
             )
 
 

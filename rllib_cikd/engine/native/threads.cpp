@@ -78,20 +78,22 @@ void release(Scratch& scratch) {
   scratch = Scratch{};
 }
 
-// The next piece of a participant's share: the job's number in the upper half, the piece in the
-// lower. Taking a piece replaces the whole word, and succeeds only while the job still has pieces
-// to take: until that is done, the job's description stays.
+// What is left of a participant's share of a job, in one word: the job's number in the upper 20
+// bits, then the end of the share and the next piece in 22 bits each. A piece is taken by replacing
+// the whole word, so that nobody takes one of a job that is over; and while a piece is not done,
+// the job's description stays.
 struct alignas(64) Share {
-  std::atomic<uint64_t> next{0};
+  std::atomic<uint64_t> word{0};
 };
+
+constexpr int PIECE_BITS = 22;
+constexpr uint64_t PIECE_MASK = (UINT64_C(1) << PIECE_BITS) - 1;
 
 struct Pool {
   pthread_mutex_t callers = PTHREAD_MUTEX_INITIALIZER;
-  // The current job. Atomic since a late thread may read it while the next one is written; it
-  // takes nothing from it then.
+  // The current job.
   std::atomic<void (*)(const void*, int64_t, float*)> run{nullptr};
   std::atomic<const void*> context{nullptr};
-  std::atomic<int64_t> tasks{0};
   std::atomic<int64_t> participants{0};
   std::atomic<float*> memory[MAX_THREADS] = {};  // each participant's scratch memory
   std::atomic<uint32_t> number{0};
@@ -108,31 +110,24 @@ struct Pool {
 
 namespace {
 
-int64_t share_begin(int64_t tasks, int64_t participants, int64_t i) {
-  return tasks * i / participants;
-}
-
 // Takes pieces from share i until it is empty, with participant `self`'s scratch memory.
 void work_on(Pool& pool, int64_t i, int64_t self) {
-  std::atomic<uint64_t>& next = pool.shares[i].next;
+  std::atomic<uint64_t>& share = pool.shares[i].word;
   for (;;) {
-    uint64_t word = next.load(std::memory_order_acquire);
-    const int64_t task = static_cast<int64_t>(word & 0xffffffff);
-    const int64_t participants = pool.participants.load(std::memory_order_relaxed);
-    const int64_t tasks = pool.tasks.load(std::memory_order_relaxed);
+    uint64_t word = share.load(std::memory_order_acquire);
+    const uint64_t piece = word & PIECE_MASK, end = word >> PIECE_BITS & PIECE_MASK;
+    if (piece >= end) return;
+    if (!share.compare_exchange_weak(word, word + 1, std::memory_order_acq_rel)) continue;
     const auto run = pool.run.load(std::memory_order_relaxed);
-    const void* context = pool.context.load(std::memory_order_relaxed);
-    float* scratch = pool.memory[self].load(std::memory_order_relaxed);
-    if (self >= participants || i >= participants) return;
-    if (task >= share_begin(tasks, participants, i + 1)) return;
-    if (!next.compare_exchange_weak(word, word + 1, std::memory_order_acq_rel)) continue;
-    run(context, task, scratch);
+    run(pool.context.load(std::memory_order_relaxed), static_cast<int64_t>(piece),
+        pool.memory[self].load(std::memory_order_relaxed));
     pool.done.fetch_add(1, std::memory_order_release);
   }
 }
 
 void work(Pool& pool, int64_t self) {
   const int64_t participants = pool.participants.load(std::memory_order_relaxed);
+  if (self >= participants) return;
   for (int64_t i = 0; i < participants; i++) work_on(pool, (self + i) % participants, self);
 }
 
@@ -227,7 +222,8 @@ Team::Team(int64_t threads, int64_t scratch, int64_t shared)
     threads = threads > MAX_THREADS ? MAX_THREADS : threads;
     threads_ = start_threads(*p, threads);
     bool has = true;
-    for (int64_t i = 0; i < threads_; i++) {
+    // For all there are: a thread that is late may take part although fewer are wanted now.
+    for (int64_t i = 0; i < p->started; i++) {
       float* memory = reserve(p->scratch[i], scratch);
       has = has && (memory || scratch == 0);
       p->memory[i].store(memory, std::memory_order_relaxed);
@@ -257,14 +253,15 @@ void Team::run(const Job& job) {
   Pool& pool = *pool_;
   pool.run.store(job.run, std::memory_order_relaxed);
   pool.context.store(job.context, std::memory_order_relaxed);
-  pool.tasks.store(job.tasks, std::memory_order_relaxed);
   pool.participants.store(participants, std::memory_order_relaxed);
   pool.done.store(0, std::memory_order_relaxed);
   const uint32_t number = pool.number.load(std::memory_order_relaxed) + 1;
   for (int64_t i = 0; i < participants; i++) {
-    const auto begin = static_cast<uint64_t>(share_begin(job.tasks, participants, i));
-    pool.shares[i].next.store(static_cast<uint64_t>(number) << 32 | begin,
-                              std::memory_order_release);
+    const auto begin = static_cast<uint64_t>(job.tasks * i / participants);
+    const auto end = static_cast<uint64_t>(job.tasks * (i + 1) / participants);
+    pool.shares[i].word.store(
+        static_cast<uint64_t>(number) << 2 * PIECE_BITS | end << PIECE_BITS | begin,
+        std::memory_order_release);
   }
   pool.number.store(number);
   if (pool.sleeping.load() > 0) {
