@@ -13,7 +13,9 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.tune.utils import flatten_dict
 
-STEPS = "num_env_steps_sampled_lifetime"
+from rllib_cikd.common.result_keys import STEPS
+from rllib_cikd.common.text import format_duration
+
 # Reports over which speed is measured. With an evaluation every 10 iterations, exactly one is in.
 _SPEED_WINDOW = 10
 # Reports after which a stop criterion that is still missing is worth a word.
@@ -98,15 +100,6 @@ def format_number(value: Any) -> str:
     if math.isnan(number):
         return "-"
     return f"{number:,.0f}" if abs(number) >= 100 or number.is_integer() else f"{number:.1f}"
-
-
-def format_duration(seconds: float) -> str:
-    """Returns "3h 42m", "12m 30s" or "45s"."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h {minutes:02d}m"
-    return f"{minutes}m {seconds:02d}s" if minutes else f"{seconds}s"
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> str:

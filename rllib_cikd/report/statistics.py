@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy import integrate, stats
 
 _CONFIDENCE = 0.95
@@ -105,7 +106,7 @@ def steps_to_reach(steps: np.ndarray, curve: np.ndarray, threshold: float) -> in
     return int(steps[reached[0]]) if reached.size else None
 
 
-def proportions(indices: np.ndarray, size: int) -> np.ndarray:
+def shares(indices: pd.Series, size: int) -> np.ndarray:
     """How often each of 0 … `size` - 1 is among `indices`, as shares `[size]`."""
     return np.bincount(indices, minlength=size) / len(indices)
 
@@ -115,17 +116,22 @@ def best_seed(returns: np.ndarray) -> np.ndarray:
     return returns.argmax(axis=0)
 
 
-def above_teacher(teachers: np.ndarray, returns: np.ndarray) -> np.ndarray:
-    """Whether each student's return exceeds its teacher's: 1 or 0, NaN for the teacher.
+def above_teacher(phases: pd.DataFrame) -> pd.Series:
+    """Whether each student's return after a phase exceeds its teacher's: 1 or 0.
 
     Args:
-        teachers: `[P]`.
-        returns: `[P, K]` after each phase; NaN where not measured, which stays NaN.
+        phases: With `variant`, `task`, `seed`, `phase`, `index` (of the member), `teacher` and
+            `return_after`.
+
+    Returns:
+        NaN of teachers, and where either return was not measured.
     """
-    of_teacher = returns[np.arange(len(teachers)), teachers][:, None]
-    above = np.where(np.isnan(returns) | np.isnan(of_teacher), np.nan, returns > of_teacher)
-    above[np.arange(len(teachers)), teachers] = np.nan
-    return above
+    phase = ["variant", "task", "seed", "phase"]
+    taught = phases[phases["index"] == phases["teacher"]].set_index(phase)["return_after"]
+    teachers_return = phases.join(taught.rename("of_teacher"), on=phase)["of_teacher"]
+    ours = phases["return_after"]
+    measured = ours.notna() & teachers_return.notna() & (phases["index"] != phases["teacher"])
+    return (ours > teachers_return).astype(float).where(measured)
 
 
 def training_third(steps: np.ndarray, last_step: int) -> np.ndarray:

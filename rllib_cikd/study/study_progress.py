@@ -8,7 +8,9 @@ from typing import Any
 
 from ray.tune.experiment import Trial
 
-from rllib_cikd.experiments.progress import STEPS, ProgressCallback, format_duration
+from rllib_cikd.common.result_keys import STEPS
+from rllib_cikd.common.text import format_duration
+from rllib_cikd.experiments.progress import ProgressCallback
 
 
 class StudyProgress(ProgressCallback):

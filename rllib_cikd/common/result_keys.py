@@ -1,0 +1,7 @@
+"""Keys of training results that more than one room reads."""
+
+#: Environment steps so far, in results and in their evaluations.
+STEPS = "num_env_steps_sampled_lifetime"
+
+#: What an evaluation tells of an ensemble beside its members; "elected" has the highest R_k.
+SUMMARIES = ("best", "worst", "mean", "elected")
