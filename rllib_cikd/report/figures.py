@@ -11,7 +11,9 @@ from matplotlib.figure import Figure
 from rllib_cikd.report import figure_style
 from rllib_cikd.report.learning_curve_figures import (
     BEST_AND_WORST,
+    GRADIENT_STEPS,
     MEAN_AND_ELECTED,
+    WALL_TIME,
     learning_curves,
 )
 from rllib_cikd.report.study_data import StudyData
@@ -95,6 +97,17 @@ def _figures(
         "there are no evaluations",
         learning_curves(data, variants, MEAN_AND_ELECTED, references),
     )
+    for name, against, axis in (
+        ("learning-curves-wall-time", "wall time", WALL_TIME),
+        ("learning-curves-updates", "gradient steps", GRADIENT_STEPS),
+    ):
+        yield ReportFigure(
+            name,
+            f"Learning curves against {against}, mean and elected member",
+            "Each evaluation at the mean over seeds. The paper has no such figure.",
+            f"no run tells its {against}",
+            learning_curves(data, variants, MEAN_AND_ELECTED, references, axis),
+        )
     yield ReportFigure(
         "teachers",
         "The teacher of every phase",

@@ -1,11 +1,12 @@
-"""Learning curves of a study: the paper's Figures 2, 3a, 3b, 4, 5d, 6, 7 and 8."""
+"""Learning curves of a study: the paper's Figures 2, 3a, 3b, 4, 5d, 6, 7 and 8, and others."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -31,49 +32,85 @@ BEST_AND_WORST = (Line("best", "-"), Line("worst", "--"))
 # Two bands and sets of marks that lie on each other would hide the lines.
 MEAN_AND_ELECTED = (Line("mean", "-"), Line("elected", ":", band=False))
 
+
+@dataclass(frozen=True)
+class Axis:
+    """What a curve is drawn against.
+
+    Attributes:
+        label: With its unit.
+        values: Of each evaluation, `[T]`; NaN where not known. Mean over seeds.
+    """
+
+    label: str
+    values: Callable[[Curves], np.ndarray]
+
+
+ENV_STEPS = Axis("environment steps", lambda curves: curves.steps)
+GRADIENT_STEPS = Axis("gradient steps of each member", lambda c: c.updates.mean(axis=0))
+WALL_TIME = Axis("wall time, hours", lambda c: c.wall_seconds.mean(axis=0) / 3600)
+
 _MARKS_ON_A_LINE = 8
 _GREY = "#444444"
 
 
 def learning_curves(
-    data: StudyData, variants: Sequence[str], lines: Sequence[Line], references: Sequence[str]
+    data: StudyData,
+    variants: Sequence[str],
+    lines: Sequence[Line],
+    references: Sequence[str],
+    against: Axis = ENV_STEPS,
 ) -> list[Figure]:
-    """Return against steps, a panel for each task; mean over seeds, with 95% intervals.
+    """Evaluation returns, a panel for each task; mean over seeds, with 95% intervals.
 
     Args:
         data: What to draw.
         variants: Which ones.
         lines: Those of an ensemble; a lone agent has the first of them.
         references: Those of `variants` that every figure shows, where it takes several.
+        against: The horizontal axis. Curves for which it is not known are left out.
     """
-    groups = style.groups_of_variants(variants, references)
-    return [_learning_curves(data, group, lines) for group in groups]
+    known = [c for c in data.curves.values() if not np.isnan(against.values(c)).any()]
+    variants, references = (
+        [variant for variant in names if any(c.variant == variant for c in known)]
+        for names in (variants, references)
+    )
+    groups = style.groups_of_variants(variants, references) if variants else []
+    return [_learning_curves(data.tasks, known, group, lines, against) for group in groups]
 
 
-def _learning_curves(data: StudyData, variants: Sequence[str], lines: Sequence[Line]) -> Figure:
-    tasks = [task for task in data.tasks if data.curves_of(variants, task)]
+def _learning_curves(
+    tasks: Sequence[str],
+    known: Sequence[Curves],
+    variants: Sequence[str],
+    lines: Sequence[Line],
+    against: Axis,
+) -> Figure:
+    drawn = [c for variant in variants for c in known if c.variant == variant]
+    tasks = [task for task in tasks if any(curves.task == task for curves in drawn)]
     figure, grid = style.panels(tasks, style.columns_for(len(tasks)))
-    drawn = []
     for axes, task in zip(grid, tasks, strict=True):
-        for curves in data.curves_of(variants, task):
-            drawn.append(curves)
-            _draw(axes, curves, variants.index(curves.variant), lines)
+        for curves in drawn:
+            if curves.task == task:
+                _draw(axes, curves, variants.index(curves.variant), lines, against)
         axes.margins(x=0.02)
-    style.count_steps(grid)
-    style.label_axes(grid, "environment steps", "evaluation return")
+    if against is not WALL_TIME:
+        style.count_steps(grid)
+    style.label_axes(grid, against.label, "evaluation return")
     style.legend_below(figure, _legend(variants, drawn, lines))
     return figure
 
 
-def _draw(axes: Axes, curves: Curves, index: int, lines: Sequence[Line]) -> None:
+def _draw(axes: Axes, curves: Curves, index: int, lines: Sequence[Line], against: Axis) -> None:
     for line in lines[:1] if curves.num_members == 1 else lines:
         steps, returns = curves.known(line.summary)
         if not steps.size:
             continue
+        places = against.values(curves)[np.isin(curves.steps, steps)]
         interval = mean_interval(returns)
         every = max(1, len(steps) // _MARKS_ON_A_LINE)
         axes.plot(
-            steps,
+            places,
             interval.mean,
             linestyle=line.style,
             color=style.colour(index),
@@ -86,7 +123,7 @@ def _draw(axes: Axes, curves: Curves, index: int, lines: Sequence[Line]) -> None
         )
         if line.band and len(curves.seeds) > 1:
             low, high, colour = interval.low, interval.high, style.colour(index)
-            axes.fill_between(steps, low, high, color=colour, alpha=0.13, linewidth=0)
+            axes.fill_between(places, low, high, color=colour, alpha=0.13, linewidth=0)
 
 
 def _legend(

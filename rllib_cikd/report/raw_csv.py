@@ -47,14 +47,16 @@ class Layout:
 
 #: `NAME.evaluations.csv`: one row for each evaluation and member, and for each of `SUMMARIES`.
 #: Teacher: of the last phase. KL: to it, after that phase.
+#: Updates: gradient steps of each member so far.
 EVALUATIONS = Layout(
     columns={
         **{"variant": str, "task": str, "seed": int, "member": str, "step": int},
         **{"return": float, "wall_seconds": float, "teacher": "Int64", "kl": float},
+        "updates": "Int64",
     },
     key=[*RUN, "member", "step"],
     member="|".join([_MEMBER, *SUMMARIES]),
-    optional=["teacher", "kl"],
+    optional=["teacher", "kl", "updates"],
     filled=["wall_seconds"],
 )
 #: `NAME.phases.csv`: one row for each phase of knowledge sharing and member.

@@ -9,10 +9,12 @@ import numpy as np
 from rllib_cikd.common.text import format_duration
 from rllib_cikd.report.markdown import NONE, digits_for, interval, number, table
 from rllib_cikd.report.statistics import (
+    Interval,
     area_under_curve,
     interquartile_mean,
     mean_interval,
     normalise,
+    probability_of_improvement,
     steps_to_reach,
 )
 from rllib_cikd.report.study_data import Curves, StudyData
@@ -78,7 +80,7 @@ def _row(curves: Curves, cell: Callable[[Curves, str], str]) -> list[str]:
 
 
 def all_tasks_section(data: StudyData, variants: Sequence[str], baseline: str) -> list[str]:
-    """Markdown blocks: interquartile means of normalised final returns, and what is left out."""
+    """Markdown blocks: normalised final returns, improvement on the baseline, what is left out."""
     scales = {task: _scale(data, task, baseline) for task in data.tasks}
     scales = {task: (start, end) for task, (start, end) in scales.items() if end > start}
     blocks = []
@@ -89,15 +91,50 @@ def all_tasks_section(data: StudyData, variants: Sequence[str], baseline: str) -
         )
     if len(scales) < 2:
         return [*blocks, "Fewer than two tasks are left: no figure over all tasks."]
-    rows, left_out = [], []
-    for variant in variants:
-        if reason := _unfit(data, variant, [*scales]):
-            left_out.append(f"{variant} ({reason})")
-        else:
-            rows.append(_scores_row([data.curves[variant, task] for task in scales], scales))
-    if left_out:
+    reasons = {variant: _unfit(data, variant, [*scales]) for variant in variants}
+    fit = {
+        variant: [data.curves[variant, task] for task in scales]
+        for variant in variants
+        if not reasons[variant]
+    }
+    if left_out := [f"{variant} ({reason})" for variant, reason in reasons.items() if reason]:
         blocks.append(f"Variants left out: {'; '.join(left_out)}.")
-    return [table([*_HEADER, "seeds × tasks"], rows), *blocks] if rows else blocks
+    if not fit:
+        return blocks
+
+    def score(every: Sequence[Curves], summary: str) -> Interval:
+        scores = [normalise(c.returns[summary][:, -1], *scales[c.task]) for c in every]
+        return interquartile_mean(np.stack(scores, axis=1))
+
+    def improvement(every: Sequence[Curves], summary: str) -> Interval:
+        others = [data.curves[baseline, c.task].returns["mean"][:, -1] for c in every]
+        return probability_of_improvement([c.returns[summary][:, -1] for c in every], others)
+
+    scores = [
+        [*_all_tasks_row(every, score), f"{len(every[0].seeds)} × {len(every)}"]
+        for every in fit.values()
+    ]
+    improvements = [_all_tasks_row(fit[v], improvement) for v in fit if v != baseline]
+    tables = [table([*_HEADER, "seeds × tasks"], scores)]
+    if improvements:
+        tables += [
+            f"Probability of improvement: how likely a run's final return is above that of a run "
+            f"of {baseline} (its mean member), averaged over these tasks; 0.5 is no difference:",
+            table(_HEADER, improvements),
+        ]
+    return [*tables, *blocks]
+
+
+def _all_tasks_row(
+    every: Sequence[Curves], statistic: Callable[[Sequence[Curves], str], Interval]
+) -> list[str]:
+    """Of one variant, whose curves `every` are, one for each task."""
+
+    def cell(_: Curves, summary: str) -> str:
+        known = not any(np.isnan(curves.returns[summary][:, -1]).any() for curves in every)
+        return interval(statistic(every, summary), 2) if known else NONE
+
+    return _row(max(every, key=lambda curves: curves.num_members), cell)
 
 
 def _scale(data: StudyData, task: str, baseline: str) -> tuple[float, float]:
@@ -115,19 +152,6 @@ def _unfit(data: StudyData, variant: str, tasks: Sequence[str]) -> str:
     if len(set(seeds.values())) > 1:
         return "unequal numbers of seeds: " + ", ".join(f"{t} {n}" for t, n in seeds.items())
     return ""
-
-
-def _scores_row(every: Sequence[Curves], scales: dict[str, tuple[float, float]]) -> list[str]:
-    """Of one variant, whose curves `every` are, one for each task of `scales`."""
-
-    def cell(_: Curves, summary: str) -> str:
-        scores = [normalise(c.returns[summary][:, -1], *scales[c.task]) for c in every]
-        if np.isnan(scores).any():
-            return NONE
-        return interval(interquartile_mean(np.stack(scores, axis=1)), 2)
-
-    largest = max(every, key=lambda curves: curves.num_members)
-    return [*_row(largest, cell), f"{len(largest.seeds)} × {len(every)}"]
 
 
 def seeds_table(data: StudyData, variants: Sequence[str]) -> str:

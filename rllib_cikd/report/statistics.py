@@ -5,6 +5,7 @@ Shapes: S seeds, T evaluations, P phases, K members.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from scipy import integrate, stats
 _CONFIDENCE = 0.95
 # Every interval draws from a generator of its own: none depends on what was computed before it.
 _SEED = 0
-_IQM_RESAMPLES = 2_000
+_STRATIFIED_RESAMPLES = 2_000
 
 
 @dataclass(frozen=True)
@@ -72,20 +73,49 @@ def interquartile_mean(scores: np.ndarray) -> Interval:
     def middle(*tasks: np.ndarray, axis: int = -1) -> np.ndarray:
         return stats.trim_mean(np.concatenate(tasks, axis=axis), 0.25, axis=axis)
 
-    tasks = tuple(scores.T)
-    mean = np.asarray(middle(*tasks))
-    if len(scores) == 1:
-        return Interval(mean, np.array(np.nan), np.array(np.nan))
+    return _stratified_interval(middle, scores.T)
+
+
+def probability_of_improvement(
+    returns: Sequence[np.ndarray], others: Sequence[np.ndarray]
+) -> Interval:
+    """How likely a run is above another method's run on the same task, averaged over tasks.
+
+    The Mann-Whitney statistic over the number of pairs: ties count half. Source and interval as
+    of `interquartile_mean`; the runs of both methods are resampled.
+
+    Args:
+        returns: `[S]` of each task.
+        others: The other method's, of the same tasks; S may differ. One seed has no interval.
+    """
+
+    def above(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
+        pairs = zip(samples[: len(returns)], samples[len(returns) :], strict=True)
+        # [..., S, 1] against [..., 1, S]
+        differences = (ours[..., :, None] - theirs[..., None, :] for ours, theirs in pairs)
+        of_tasks = [(1 + np.sign(d)).mean(axis=(-2, -1)) / 2 for d in differences]
+        return np.mean(of_tasks, axis=0)
+
+    return _stratified_interval(above, [*returns, *others])
+
+
+def _stratified_interval(
+    statistic: Callable[..., np.ndarray], samples: Sequence[np.ndarray]
+) -> Interval:
+    """Of a statistic of several samples, each of which is resampled by itself."""
+    value = np.asarray(statistic(*samples))
+    if min(len(sample) for sample in samples) == 1:
+        return Interval(value, np.array(np.nan), np.array(np.nan))
     low, high = stats.bootstrap(
-        tasks,
-        middle,
+        tuple(samples),
+        statistic,
         vectorized=True,
-        n_resamples=_IQM_RESAMPLES,
+        n_resamples=_STRATIFIED_RESAMPLES,
         confidence_level=_CONFIDENCE,
         method="percentile",
         rng=np.random.default_rng(_SEED),
     ).confidence_interval
-    return Interval(mean, np.asarray(low), np.asarray(high))
+    return Interval(value, np.asarray(low), np.asarray(high))
 
 
 def normalise(returns: np.ndarray, start: float, end: float) -> np.ndarray:

@@ -28,6 +28,7 @@ class Curves:
         returns: `[S, T]` of each of `SUMMARIES`; "elected" is NaN where no member had an R_k.
         num_members: K.
         wall_seconds: `[S, T]`, training and evaluation so far.
+        updates: `[S, T]`, gradient steps of each member so far; NaN in older files.
         last_steps: `[S]`, the last evaluation of each seed, common or not.
     """
 
@@ -38,6 +39,7 @@ class Curves:
     returns: dict[str, np.ndarray]
     num_members: int
     wall_seconds: np.ndarray
+    updates: np.ndarray
     last_steps: np.ndarray
 
     def known(self, summary: str) -> tuple[np.ndarray, np.ndarray]:
@@ -152,6 +154,13 @@ def _curves(variant: str, task: str, rows: pd.DataFrame) -> Curves:
             f"{variant} on {task}: no evaluation step is common to all seeds ({firsts}). Run them "
             "with the same evaluation_interval, or take one of them out of the folder."
         )
+    seconds, updates = (
+        rows.groupby(["seed", "step"])[column]
+        .max()
+        .unstack("step")[steps]
+        .to_numpy(float, na_value=np.nan)
+        for column in ("wall_seconds", "updates")
+    )
     return Curves(
         variant,
         task,
@@ -159,7 +168,8 @@ def _curves(variant: str, task: str, rows: pd.DataFrame) -> Curves:
         steps=steps.to_numpy(),
         returns={who: table[who].unstack("step")[steps].to_numpy() for who in SUMMARIES},
         num_members=len(members),
-        wall_seconds=rows.pivot_table("wall_seconds", "seed", "step", "max")[steps].to_numpy(),
+        wall_seconds=seconds,
+        updates=updates,
         last_steps=seeds["step"].max().to_numpy(),
     )
 

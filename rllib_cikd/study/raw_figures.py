@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rllib_cikd.common.result_keys import STEPS, SUMMARIES
+from rllib_cikd.common.result_keys import STEPS, SUMMARIES, UPDATES
 from rllib_cikd.report.raw_csv import EVALUATIONS, PHASE_MEASURES, PHASES, write_rows
 
 Row = dict[str, Any]
@@ -56,6 +56,7 @@ def evaluation_rows(results: Sequence[dict[str, Any]], variant: str) -> list[Row
             "step": int(step),
             "wall_seconds": round(result["time_total_s"], 1),
             "teacher": _index(ensemble["teacher"]),
+            "updates": _index(ensemble.get(UPDATES, math.nan)),
         }
         distances = ensemble.get("distillation", {}).get("kl_after", {})
         for member, value in returns.items():
