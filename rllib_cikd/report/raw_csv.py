@@ -12,16 +12,12 @@ import pandas as pd
 
 from rllib_cikd.common.errors import CommandError, did_you_mean
 from rllib_cikd.common.files import write_whole
-from rllib_cikd.common.result_keys import SUMMARIES
+from rllib_cikd.common.result_keys import DISTANCES, PHASE_RETURNS, SUMMARIES
 
 #: What names a run.
 RUN = ["variant", "task", "seed"]
 #: What a phase is judged by, of each member.
-PHASE_MEASURES = tuple(
-    f"{measure}_{when}"
-    for measure in ("kl", "critic_loss", "return")
-    for when in ("before", "after")
-)
+PHASE_MEASURES = (*DISTANCES, *PHASE_RETURNS)
 _MEMBER = r"policy_\d+"
 _REMEDY = "Write the file anew with `rllib study run`, or take it out of the folder"
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rllib_cikd.common.result_keys import STEPS, SUMMARIES, UPDATES
+from rllib_cikd.common import result_keys as keys
 from rllib_cikd.report.raw_csv import EVALUATIONS, PHASE_MEASURES, PHASES, write_rows
 
 Row = dict[str, Any]
@@ -35,7 +35,7 @@ def read_results(trial: Path, steps: float) -> list[dict[str, Any]]:
             del by_iteration[later]
         by_iteration[iteration] = result
     results = list(by_iteration.values())
-    ends = [i for i, result in enumerate(results) if result[STEPS] >= steps]
+    ends = [i for i, result in enumerate(results) if result[keys.STEPS] >= steps]
     return results[: ends[0] + 1] if ends else results
 
 
@@ -44,22 +44,22 @@ def evaluation_rows(results: Sequence[dict[str, Any]], variant: str) -> list[Row
     rows: list[Row] = []
     seen: set[int] = set()
     for result in results:
-        evaluation = result.get("evaluation", {}).get("ensemble", {})
-        step = evaluation.get(STEPS, math.nan)
+        evaluation = result.get("evaluation", {}).get(keys.ENSEMBLE, {})
+        step = evaluation.get(keys.STEPS, math.nan)
         if math.isnan(step) or step in seen:  # between evaluations, results repeat the last one
             continue
         seen.add(int(step))
-        returns = evaluation["return_mean"] | {w: evaluation[f"{w}_return_mean"] for w in SUMMARIES}
-        ensemble = result["ensemble"]
+        summaries = {who: evaluation[keys.summary_key(who)] for who in keys.SUMMARIES}
+        ensemble = result[keys.ENSEMBLE]
         of_run = {
             **_run(result, variant),
             "step": int(step),
             "wall_seconds": round(result["time_total_s"], 1),
-            "teacher": _index(ensemble["teacher"]),
-            "updates": _index(ensemble.get(UPDATES, math.nan)),
+            "teacher": _index(ensemble[keys.TEACHER]),
+            "updates": _index(ensemble.get(keys.NUM_UPDATES, math.nan)),
         }
-        distances = ensemble.get("distillation", {}).get("kl_after", {})
-        for member, value in returns.items():
+        distances = ensemble.get(keys.DISTILLATION, {}).get("kl_after", {})
+        for member, value in {**evaluation[keys.RETURN_MEAN], **summaries}.items():
             figures = {"return": _figure(value), "kl": _figure(distances.get(member))}
             rows.append({**of_run, "member": member, **figures})
     return rows
@@ -74,19 +74,19 @@ def phase_rows(results: Sequence[dict[str, Any]], variant: str) -> list[Row]:
     rows: list[Row] = []
     phases = 0
     for result in results:
-        ensemble = result.get("ensemble", {})
-        if "distillation" not in ensemble or ensemble["num_distillations_lifetime"] <= phases:
+        ensemble = result.get(keys.ENSEMBLE, {})
+        if keys.DISTILLATION not in ensemble or ensemble[keys.NUM_DISTILLATIONS] <= phases:
             continue
-        phases = ensemble["num_distillations_lifetime"]
-        report = ensemble["distillation"]
+        phases = ensemble[keys.NUM_DISTILLATIONS]
+        report = ensemble[keys.DISTILLATION]
         of_phase = {
             **_run(result, variant),
             "phase": phases,
-            "step": int(result[STEPS]),
-            "teacher": _index(ensemble["teacher"]),
-            "seconds": _figure(report["time_s"]),
+            "step": int(result[keys.STEPS]),
+            "teacher": _index(ensemble[keys.TEACHER]),
+            "seconds": _figure(report[keys.PHASE_TIME]),
         }
-        for member in ensemble["return_mean"]:
+        for member in ensemble[keys.RETURN_MEAN]:
             figures = {m: _figure(report.get(m, {}).get(member)) for m in PHASE_MEASURES}
             rows.append({**of_phase, "member": member, **figures})
     return rows

@@ -13,10 +13,8 @@ from rllib_cikd.report.study_data import StudyData, read_study_data
 def test_figures_without_data_are_left_out_and_named(tmp_path: Path):
     write_csv(tmp_path / "evaluations.csv", EVALUATIONS, CIKD[0])
     report = "\n".join(save_figures(read_study_data(tmp_path), ["cikd"], ["cikd"], tmp_path))
-    assert sorted(path.name for path in tmp_path.glob("*.png")) == [
-        "learning-curves-mean.png",
-        "learning-curves.png",
-    ]
+    files = sorted(path.stem for path in tmp_path.glob("*.png"))
+    assert files == ["learning-curves", "learning-curves-mean", "learning-curves-wall-time"]
     assert "- The teacher of every phase: there are no phases." in report
     assert "- The best of independent lone agents: no variant with one member" in report
 
@@ -26,7 +24,8 @@ def test_every_figure_is_written_and_shown(data: StudyData, tmp_path: Path):
     folder.mkdir()
     report = "\n".join(save_figures(data, ["vanilla-sac", "cikd"], ["vanilla-sac"], folder))
     names = [
-        *("learning-curves", "learning-curves-mean", "teachers", "teacher-proportions"),
+        *("learning-curves", "learning-curves-mean", "learning-curves-wall-time"),
+        *("teachers", "teacher-proportions"),
         *("students-above-teacher", "best-seed", "best-seed-proportions"),
     ]
     assert sorted(path.stem for path in folder.glob("*.svg")) == sorted(names)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+
 from rllib_cikd.report.learning_curve_figures import (
     BEST_AND_WORST,
+    GRADIENT_STEPS,
     MEAN_AND_ELECTED,
+    WALL_TIME,
     learning_curves,
 )
 from rllib_cikd.report.study_data import StudyData
@@ -40,3 +46,25 @@ def test_elected_member_is_dotted_from_where_it_is_known(data: StudyData):
     assert elected.get_xdata().tolist() == [20, 30]
     assert elected.get_ydata().tolist() == [30, 40]
     assert elected.get_linestyle() == ":"
+
+
+def test_curves_against_wall_time(data: StudyData):
+    curves = data.curves["cikd", "T-v0"]
+    hours = np.array([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0]])
+    data.curves["cikd", "T-v0"] = replace(curves, wall_seconds=3600 * hours)
+    (figure,) = learning_curves(data, ["cikd"], MEAN_AND_ELECTED, ["cikd"], WALL_TIME)
+    mean, elected = figure.axes[0].get_lines()
+    assert figure.axes[0].get_xlabel() == "wall time, hours"
+    assert mean.get_xdata().tolist() == [1.5, 3, 4.5]
+    assert mean.get_ydata().tolist() == [2.5, 30, 35]
+    assert elected.get_xdata().tolist() == [3, 4.5]
+
+
+def test_curves_against_gradient_steps_are_of_runs_that_tell_them(data: StudyData):
+    variants = ["vanilla-sac", "cikd"]
+    assert learning_curves(data, variants, MEAN_AND_ELECTED, variants, GRADIENT_STEPS) == []
+    curves = data.curves["cikd", "T-v0"]
+    data.curves["cikd", "T-v0"] = replace(curves, updates=np.array([[0, 9, 19.0]] * 2))
+    (figure,) = learning_curves(data, variants, MEAN_AND_ELECTED, variants, GRADIENT_STEPS)
+    lines = {line.get_label(): line.get_xdata().tolist() for line in figure.axes[0].get_lines()}
+    assert lines == {"cikd, mean": [0, 9, 19], "cikd, elected": [9, 19]}

@@ -17,7 +17,7 @@ ROWS = LONE[0]
 
 
 def test_the_columns_are_those_of_committed_results():
-    assert [*raw_csv.EVALUATIONS.columns] == EVALUATIONS
+    assert [*raw_csv.EVALUATIONS.columns] == [*EVALUATIONS, "updates"]
     assert [*raw_csv.PHASES.columns] == PHASES
 
 
@@ -31,9 +31,9 @@ def test_numbers_survive_to_the_last_bit(tmp_path: Path):
     path = tmp_path / "new" / "a.evaluations.csv"
     write_rows(path, rows, raw_csv.EVALUATIONS)
     assert path.read_text().splitlines()[:3] == [
-        "variant,task,seed,member,step,return,wall_seconds,teacher,kl",
-        "None,T,3,policy_0,1000000000,0.1,1.5,2,",
-        "None,T,3,policy_1,1000000001,0.3333333333333333,1.5,,",
+        "variant,task,seed,member,step,return,wall_seconds,teacher,kl,updates",
+        "None,T,3,policy_0,1000000000,0.1,1.5,2,,",
+        "None,T,3,policy_1,1000000001,0.3333333333333333,1.5,,,",
     ]
     read = read_rows([path], raw_csv.EVALUATIONS)
     assert read["return"].tolist() == returns

@@ -60,6 +60,11 @@ def test_all_tasks_by_interquartile_means(folder: Path):
     lone = next(row for row in cells(report, "vanilla-sac") if row[-1] == "2 × 2")
     assert lone[1].startswith("1.00 [")  # 20/30, 40/30; 10/15, 20/15
     assert lone[2:5] == ["="] * 3
+    # Final returns: T-v0 30 and 40 against 20 and 40: 2.5 of 4 pairs; U-v0 15 and 30 against 0 and
+    # 10: all.
+    improvement = cells(report, "cikd")[1]
+    assert improvement[1].startswith("0.81 [")  # (2.5 / 4 + 1) / 2
+    assert len(cells(report, "vanilla-sac")) == 1
     assert "Variants left out: cikd-k2 (no run on T-v0)." in report
 
 

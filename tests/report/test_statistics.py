@@ -115,11 +115,16 @@ def test_interquartile_means_interval_resamples_each_task_by_itself():
     assert (np.random.get_state()[1] == state).all()
 
 
-def test_interquartile_mean_is_rliables():
+def rliable_modules():
     try:
         from rliable import library, metrics
     except (ImportError, TypeError) as error:  # arch 7 with pandas 3: a TypeError
         pytest.skip(f"rliable cannot be imported: {error}")
+    return library, metrics
+
+
+def test_interquartile_mean_is_rliables():
+    library, metrics = rliable_modules()
     state = np.random.get_state()
     np.random.seed(0)  # the generator that rliable draws from, whatever its `random_state`
     try:
@@ -131,3 +136,44 @@ def test_interquartile_mean_is_rliables():
     ours = statistics.interquartile_mean(SCORES)
     assert ours.mean == pytest.approx(means["a"][0])
     assert (ours.low, ours.high) == pytest.approx(intervals["a"].ravel(), 0.08)
+
+
+OTHERS = np.array([[0.1, 1.0], [0.3, 0.8], [0.2, 2.0]])  # [S, tasks]
+
+
+def test_probability_of_improvement_by_hand():
+    # Task 1: 0 is above none of .1, .3, .2; .2 above one, equal to one; .6 and .5 above all: 7.5 of
+    # 12 pairs. Task 2: 1 above one, equal to one; .9 above one; .7 none; 5 above all: 5.5 of 12.
+    interval = statistics.probability_of_improvement([*SCORES.T], [*OTHERS.T])
+    assert interval.mean == pytest.approx((7.5 / 12 + 5.5 / 12) / 2)
+    ranks = [
+        stats.mannwhitneyu(ours, theirs).statistic / 12
+        for ours, theirs in zip(SCORES.T, OTHERS.T, strict=True)
+    ]
+    assert interval.mean == pytest.approx(np.mean(ranks))
+    back = statistics.probability_of_improvement([*OTHERS.T], [*SCORES.T])
+    assert back.mean == pytest.approx(1 - interval.mean)
+
+
+def test_probability_of_improvement_is_rliables():
+    library, metrics = rliable_modules()
+    state = np.random.get_state()
+    np.random.seed(0)
+    try:
+        means, intervals = library.get_interval_estimates(
+            {"a,b": (SCORES, OTHERS)},
+            lambda ours, theirs: np.array([metrics.probability_of_improvement(ours, theirs)]),
+            reps=400,
+        )
+    finally:
+        np.random.set_state(state)
+    interval = statistics.probability_of_improvement([*SCORES.T], [*OTHERS.T])
+    assert interval.mean == pytest.approx(means["a,b"][0])
+    # The quantiles of 400 resamples have a standard error of about 0.02 here.
+    assert (interval.low, interval.high) == pytest.approx(intervals["a,b"].ravel(), abs=0.06)
+
+
+def test_probability_of_improvement_of_one_seed_has_no_interval():
+    one = statistics.probability_of_improvement([np.array([3.0])], [np.array([1.0, 4.0])])
+    assert one.mean == 0.5
+    assert np.isnan([one.low, one.high]).all()

@@ -29,6 +29,7 @@ def test_curves_are_seed_by_step(data: StudyData):
     assert curves.returns["mean"].tolist() == [[5, 40, 30], [0, 20, 40]]
     assert curves.returns["worst"].tolist() == [[0, 30, 20], [0, 10, 20]]
     assert curves.wall_seconds.tolist() == [[100, 200, 300], [100, 200, 300]]
+    assert np.isnan(curves.updates).all()  # the files have no such column
     steps, elected = curves.known("elected")
     assert steps.tolist() == [20, 30]
     assert elected.tolist() == [[50, 20], [10, 60]]
@@ -64,6 +65,13 @@ def test_statistics_use_the_steps_which_all_seeds_have(tmp_path: Path):
     assert curves.returns["mean"].tolist() == [[1, 3], [5, 7]]
     assert curves.wall_seconds.tolist() == [[100, 300], [100, 200]]
     assert curves.short_runs == {1: 30}
+
+
+def test_gradient_steps_are_read_where_they_are_told(tmp_path: Path):
+    rows = [[*row, 7 * row[4]] for row in LONE[0]] + [[*row, ""] for row in LONE[1]]
+    write_csv(tmp_path / "evaluations.csv", [*EVALUATIONS, "updates"], rows)
+    updates = read_study_data(tmp_path).curves["vanilla-sac", "T-v0"].updates
+    np.testing.assert_array_equal(updates, [[70, 140, 210], [np.nan] * 3])
 
 
 def test_committed_results_without_the_newer_columns_are_read():

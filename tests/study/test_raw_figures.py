@@ -19,6 +19,7 @@ def test_results_after_a_resume_replace_those_before(tmp_path):
 
 def test_rows_of_evaluations():
     results = [result(1, None, 0), result(2, 200, 0), result(3, 200, 1), result(4, 400, 1)]
+    results[3]["ensemble"]["num_updates_lifetime"] = 390  # not reported before
     found = evaluation_rows(results, "cikd")
     # Iteration 3 repeats the evaluation of iteration 2.
     assert [row["step"] for row in found] == [200] * 6 + [400] * 6
@@ -33,10 +34,11 @@ def test_rows_of_evaluations():
         "wall_seconds": 6.0,
         "teacher": 1,
         "kl": 0.123457,
+        "updates": 390,
     }
     assert (by_member["policy_1"]["return"], by_member["policy_1"]["kl"]) == (80.0, None)
     assert (by_member["best"]["return"], by_member["elected"]["return"]) == (5.0, None)
-    assert found[0]["teacher"] is None
+    assert found[0]["teacher"] is found[0]["updates"] is None
 
 
 def test_rows_of_phases():
@@ -71,8 +73,8 @@ def test_files_have_a_line_for_each_row(tmp_path):
     lines = evaluations.read_text().splitlines()
     assert len(lines) == 1 + 2 * 6  # the second evaluation ends the run
     assert lines[:2] == [
-        "variant,task,seed,member,step,return,wall_seconds,teacher,kl",
-        "cikd,Task-v0,7,policy_0,200,20.0,3.0,1,0.123457",
+        "variant,task,seed,member,step,return,wall_seconds,teacher,kl,updates",
+        "cikd,Task-v0,7,policy_0,200,20.0,3.0,1,0.123457,",
     ]
     assert phases.read_text().splitlines()[1:] == [
         "cikd,Task-v0,7,1,200,1,policy_0,8.0,0.123457,4.0,2.0,,,0.5",
