@@ -53,6 +53,9 @@ def test_a_report_does_not_read_reports(folder: Path, no_figures):
     stale.write_text(stale.read_text().replace("cikd,", "stale,"))
     elsewhere = write_report(folder, out=folder / "tables")
     assert "stale" not in elsewhere.read_text()
+    copied = elsewhere.with_name("evaluations.csv")
+    copied.write_text(copied.read_text().replace("cikd,", "stale,"))
+    assert "stale" not in write_report(folder, out=elsewhere.parent).read_text()
     # What a report wrote is a study in itself.
     copy = write_report(elsewhere.parent, out=folder / "copy")
     assert copy.read_text().split("\n", 1)[1] == elsewhere.read_text().split("\n", 1)[1]
