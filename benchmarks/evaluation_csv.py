@@ -13,7 +13,7 @@ import csv
 import math
 from pathlib import Path
 
-from rllib_cikd.experiments.progress import format_duration
+from rllib_cikd.common.text import format_duration
 from rllib_cikd.study.raw_figures import EVALUATION_COLUMNS, evaluation_rows, read_results
 
 

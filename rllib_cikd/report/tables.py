@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from rllib_cikd.experiments.progress import format_duration
+from rllib_cikd.common.text import format_duration
 from rllib_cikd.report.curves import SUMMARIES, Curves, Study
 from rllib_cikd.report.markdown import NONE, digits_for, interval, number, table
 from rllib_cikd.report.statistics import (

@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.tune.experiment import Trial
 
 from rllib_cikd.common.errors import CommandError
+from rllib_cikd.common.result_keys import STEPS
 from rllib_cikd.experiments.outcome import state
-from rllib_cikd.experiments.progress import STEPS
-from rllib_cikd.experiments.tune_record import RecordKeeper, restorable
+from rllib_cikd.experiments.tune_record import RecordKeeper, mend_run, restore_tuner
 from rllib_cikd.study.plan import Cell, Study
 from rllib_cikd.study.progress import StudyProgress
 from rllib_cikd.study.raw_figures import write_raw
@@ -105,7 +104,7 @@ def _sessions(folder: Path) -> list[Path]:
     """Those that can be resumed, the first one first; others are removed."""
     sessions = []
     for session in sorted(folder.glob("session-*"), key=_session_number):
-        if restorable(str(session), _CHECKPOINTS["num_to_keep"]):
+        if mend_run(str(session), _CHECKPOINTS["num_to_keep"]):
             sessions.append(session)
         else:
             shutil.rmtree(session)
@@ -159,10 +158,7 @@ def _start(study: Study, cells: Sequence[Cell], session: Path) -> list[tune.Resu
 
 def _resume(study: Study, session: Path, names: set[str]) -> list[tune.Result]:
     """Goes on with those of a session's runs that have not ended, if there are any."""
-    trainable: type[Algorithm] = study.experiment.algorithm
-    tuner = tune.Tuner.restore(
-        str(session), trainable=trainable, resume_unfinished=True, resume_errored=True
-    )
+    tuner = restore_tuner(str(session), study.experiment.algorithm)
     trials = tune.ExperimentAnalysis(str(session)).trials
     ended = {str(trial) for trial in trials if trial.status == Trial.TERMINATED}
     return list(tuner.get_results() if names <= ended else tuner.fit())
