@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None, run_package: Callable[[], None] | No
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         hint = f" See `{context.command_path} --help`." if context else ""
-        print_error(f"{error.format_message().rstrip('.')}.{hint}")
+        message = error.format_message()
+        print_error(f"{message}{'' if message[-1] in '.?)' else '.'}{hint}")
         return USAGE_ERROR
 
 

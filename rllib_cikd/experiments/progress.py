@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import math
 import numbers
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.tune.utils import flatten_dict
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -70,7 +71,12 @@ class ProgressCallback(Callback):
     def setup(self, **info) -> None:
         console = Console()
         if self.bars and sys.stdout.isatty() and console.is_interactive:
-            self._live = Live(get_renderable=self._screen, console=console, refresh_per_second=2)
+            self._live = _Live(
+                # Not the whole width: "^C" must fit behind it, or the lines above would stay.
+                get_renderable=lambda: self._screen(console.width - 3),
+                console=console,
+                refresh_per_second=2,
+            )
             self._live.start()
             atexit.register(self._live.stop)  # gives the cursor back if Tune is interrupted twice
 
@@ -119,9 +125,10 @@ class ProgressCallback(Callback):
         """A line below the bars."""
         return ""
 
-    def _screen(self) -> Table:
-        """A row a trial, with its bar; a lone one has a second row for its ensemble."""
-        bars = Table.grid(padding=(0, 2, 0, 0), expand=True)
+    def _screen(self, width: int) -> Group:
+        """A line a trial, with its bar; a lone one has a second line for its ensemble."""
+        bars = Table.grid(padding=(0, 2, 0, 0))
+        bars.width = width
         bars.add_column(no_wrap=True)
         if self.several_trials:  # text takes the width that is left, else the bar
             bars.add_column(width=16)
@@ -129,19 +136,16 @@ class ProgressCallback(Callback):
         else:
             bars.add_column(min_width=6, ratio=1)
             bars.add_column(no_wrap=True)
-        screen = Table.grid(expand=True)
-        screen.add_column(no_wrap=True)
-        screen.add_row(bars)
+        lines = []
         for progress in list(self._running.values()):
             bar = ProgressBar(total=1.0, completed=progress.share, pulse=not progress.num_reports)
-            if self.several_trials:
-                bars.add_row(Text(progress.label), bar, Text(progress.text()))
-            else:
-                bars.add_row(Text(progress.label), bar, Text(" | ".join(progress.pace())))
-                screen.add_row(Text(f"  {' | '.join(progress.ensemble())}"))
-        if footer := self.footer():
-            screen.add_row(Text(footer))
-        return screen
+            text = progress.text() if self.several_trials else " | ".join(progress.pace())
+            bars.add_row(Text(progress.label), bar, Text(text))
+            if not self.several_trials:
+                lines.append(f"  {' | '.join(progress.ensemble())}")
+        lines.append(self.footer())
+        texts = [Text(line, no_wrap=True, overflow="ellipsis") for line in lines if line.strip()]
+        return Group(bars, *texts)
 
     def _warn_of_missing_criteria(self, trial: Trial, metrics: Mapping[str, Any]) -> None:
         evaluated = any(key.startswith("evaluation/") for key in metrics)
@@ -152,6 +156,28 @@ class ProgressCallback(Callback):
                     "If it is never reported, it never stops the trial.",
                     flush=True,
                 )
+
+
+class _Live(Live):
+    """rich's `Live`, above which logs are printed, too, not only what goes to stdout and stderr."""
+
+    def start(self, refresh: bool = False) -> None:
+        stderr = sys.stderr
+        super().start(refresh)
+        _move_logs(stderr, sys.stderr)
+
+    def stop(self) -> None:
+        stderr = sys.stderr
+        super().stop()
+        _move_logs(stderr, sys.stderr)
+
+
+def _move_logs(old: Any, new: Any) -> None:
+    """A log's handler keeps the stream it was made with: Ray's, the stderr of its start."""
+    for logger in (logging.root, *logging.root.manager.loggerDict.values()):
+        for handler in getattr(logger, "handlers", ()):
+            if isinstance(handler, logging.StreamHandler) and handler.stream is old:
+                handler.setStream(new)
 
 
 def trial_label(experiment_tag: str) -> str:

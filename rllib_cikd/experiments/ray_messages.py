@@ -75,6 +75,7 @@ def silence() -> None:
     for name in DRIVER_MESSAGES:
         logging.getLogger(name).addFilter(_is_unknown)
     # Handlers run in order: before the one that `ray.init` adds, which prints the lines.
+    global_worker_stdstream_dispatcher.remove_handler("rllib")
     global_worker_stdstream_dispatcher.add_handler("rllib", _drop_known_lines)
 
 

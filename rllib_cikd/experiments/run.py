@@ -87,24 +87,18 @@ def train(
         checkpoint_freq=checkpoint_freq,
         checkpoint_at_end=checkpoint_at_end,
     )
-    if experiment_name and len(experiments) > 1:
-        raise CommandError(
-            f"--experiment-name names one experiment, but {file} has {len(experiments)}: "
-            f"{', '.join(experiment.name for experiment in experiments)}."
-        )
-    runs = [_find_folder(e, storage_path, experiment_name, resume) for e in experiments]
-    if resume and not any(run.resumes for run in runs):
-        raise CommandError(
-            f"nothing to resume in {runs[0].folder}. Start the run without --resume, or say where "
-            "it is with --storage-path and --experiment-name."
-        )
+    runs = _find_folders(file, experiments, storage_path, experiment_name, resume)
     if start_ray(ray_address):
         for run in runs:
             if not run.resumes:
                 run.experiment = _fit_to_this_machine(run.experiment)
     exit_code = OK
     for run in runs:
-        tuner = _resume(run) if run.resumes else _start(run, verbose)
+        if run.resumes:
+            print(f"resuming {run.folder}", flush=True)
+            tuner = restore_tuner(run.folder, run.experiment.algorithm)
+        else:
+            tuner = _new_tuner(run, verbose)
         again = {
             "--variant": variant,
             "--storage-path": storage_path and run.storage,
@@ -120,20 +114,44 @@ def train(
     return exit_code
 
 
-def _find_folder(
-    experiment: Experiment, storage_path: str | None, experiment_name: str | None, resume: bool
-) -> _Run:
-    """Gives an experiment its folder: a free one, or with `resume` that of its last run."""
-    storage = storage_path or experiment.storage_path or DEFAULT_STORAGE_PATH
-    if "://" not in storage:
-        storage = str(Path(storage).expanduser().resolve())
-    name = experiment_name or experiment.name
-    earlier = _earlier_runs(storage, name)
-    if earlier and resume:
-        return _Run(experiment, storage, earlier[-1], resumes=True)
-    if earlier:
-        name = f"{name}_{datetime.now():{_TIME_FORMAT}}"
-    return _Run(experiment, storage, name)
+def _find_folders(
+    file: str,
+    experiments: list[Experiment],
+    storage_path: str | None,
+    experiment_name: str | None,
+    resume: bool,
+) -> list[_Run]:
+    """Gives each experiment its folder: a free one, or with `resume` that of its last run."""
+    if experiment_name and len(experiments) > 1:
+        raise CommandError(
+            f"--experiment-name names one experiment, but {file} has {len(experiments)}: "
+            f"{', '.join(experiment.name for experiment in experiments)}."
+        )
+    runs = []
+    for experiment in experiments:
+        storage = storage_path or experiment.storage_path or DEFAULT_STORAGE_PATH
+        if "://" not in storage:
+            storage = str(Path(storage).expanduser().resolve())
+        name = experiment_name or experiment.name
+        earlier = _earlier_runs(storage, name)
+        resumes = bool(earlier and resume)
+        if resumes:
+            name = earlier[-1]
+        elif earlier:
+            name = f"{name}_{datetime.now():{_TIME_FORMAT}}"
+        runs.append(_Run(experiment, storage, name, resumes))
+    if resume and not any(run.resumes for run in runs):
+        raise CommandError(
+            f"nothing to resume in {runs[0].folder}. Start the run without --resume, or say where "
+            "it is with --storage-path and --experiment-name."
+        )
+    for run in runs:
+        if run.resumes and not mend_run(run.folder, run.experiment.checkpoint_config.num_to_keep):
+            raise CommandError(
+                f"{run.folder} has no record of its trials: it was killed before Tune had written "
+                "one. Start the run without --resume."
+            )
+    return runs
 
 
 def _earlier_runs(storage: str, name: str) -> list[str]:
@@ -177,7 +195,7 @@ def _fit_to_this_machine(experiment: Experiment) -> Experiment:
     return dataclasses.replace(experiment, param_space=param_space)
 
 
-def _start(run: _Run, verbose: bool) -> tune.Tuner:
+def _new_tuner(run: _Run, verbose: bool) -> tune.Tuner:
     experiment = run.experiment
     several = experiment.num_trials > 1
     env = experiment.param_space.get("env")
@@ -203,13 +221,3 @@ def _start(run: _Run, verbose: bool) -> tune.Tuner:
             verbose=2 if verbose else 0,
         ),
     )
-
-
-def _resume(run: _Run) -> tune.Tuner:
-    print(f"resuming {run.folder}", flush=True)
-    if not mend_run(run.folder, run.experiment.checkpoint_config.num_to_keep):
-        raise CommandError(
-            f"{run.folder} has no record of its trials: it was killed before Tune had written one. "
-            "Start the run without --resume."
-        )
-    return restore_tuner(run.folder, run.experiment.algorithm)
