@@ -33,7 +33,7 @@ def test_help_of_groups(run_main, command, words):
         (["study", "rnu"], "No such command 'rnu'. Did you mean 'run'? See `rllib study --help`."),
         (["train", "file"], "Missing argument 'FILE'. See `rllib train file --help`."),
         (["train", "file", "x", "--reume"], "No such option: --reume (Possible options: --resume)"),
-        (["evaluate", "x", "y"], "Got unexpected extra argument (y)"),
+        (["evaluate", "x", "y"], "Got unexpected extra argument(s) (y)"),
         (["evaluate", "x", "--episodes", "0"], "Invalid value for '--episodes': "),
         (["evaluate", "x", "--seed", "one"], "Invalid value for '--seed': "),
         (["evaluate", "x", "--out"], "Option '--out' requires an argument."),
