@@ -110,7 +110,7 @@ def test_a_run_killed_before_its_first_record_is_not_resumed(tmp_path):
 def test_one_name_for_two_experiments(tmp_path):
     file = tmp_path / "two.yaml"
     file.write_text("a: {run: CIKD, env: Pendulum-v1}\nb: {run: CIKD, env: Pendulum-v1}")
-    with pytest.raises(CommandError, match="names one experiment, but .* has 2: a, b"):
+    with pytest.raises(CommandError, match=r"names one experiment, but .* has 2: a, b"):
         train(str(file), experiment_name="c")
 
 
