@@ -1,25 +1,49 @@
-"""Keys of result dicts that more than one room reads, flat, as Tune and TensorBoard see them."""
+"""Every key of a training result that CIKD adds, or that more than one room reads.
+
+Nested keys are joined by "/", as Tune's loggers and stop criteria have them.
+"""
 
 from __future__ import annotations
 
-#: Environment steps of training so far.
+#: Environment steps so far: RLlib's counter, and the time axis of everything.
 STEPS = "num_env_steps_sampled_lifetime"
 #: Calls of `Algorithm.train` so far.
 ITERATION = "training_iteration"
-#: Mean return of the last training episodes.
+#: Tune's and TensorBoard's name for the time axis.
+TIMESTEPS_TOTAL = "timesteps_total"
+
+#: Mean return of the last training episodes, and of the last evaluation: RLlib's names.
 TRAINING_RETURN = "env_runners/episode_return_mean"
-#: Mean return of the last evaluation; of an ensemble, its best member's.
 EVALUATION_RETURN = "evaluation/env_runners/episode_return_mean"
-#: Before a member's id: its R_k.
-MEMBER_RETURN = "ensemble/return_mean/"
-#: Number of the member that taught last.
-TEACHER = "ensemble/teacher"
-#: Phases of knowledge sharing so far.
-NUM_DISTILLATIONS = "ensemble/num_distillations_lifetime"
-#: In how many ways an evaluation of all members becomes one figure.
+
+#: Where CIKD's own figures stand, in a result and in its `evaluation`.
+ENSEMBLE = "ensemble"
+#: R_k of every member in training; the mean return of every member in an evaluation.
+RETURN_MEAN = "return_mean"
+TEACHER = "teacher"
+NUM_DISTILLATIONS = "num_distillations_lifetime"
+NUM_SKIPPED_PHASES = "num_skipped_phases_lifetime"
+NUM_UPDATES = "num_updates_lifetime"
+TIMES_TEACHER = "times_teacher"
+EPISODES = "episodes_lifetime"
+
+#: What a phase reports, below `ensemble/distillation`.
+DISTILLATION = "distillation"
+DISTANCES = ("kl_before", "kl_after", "critic_loss_before", "critic_loss_after")
+PHASE_RETURNS = ("return_before", "return_after")
+STUDENTS_ABOVE_TEACHER = "students_above_teacher"
+PHASE_TIME = "time_s"
+
+#: Summaries of the members of an evaluation. Elected: the one with the highest R_k.
 SUMMARIES = ("best", "worst", "mean", "elected")
+BEST_POLICY = "best_policy"
 
 
 def summary_key(who: str) -> str:
-    """The key of one of `SUMMARIES` of the last evaluation's mean returns."""
-    return f"evaluation/ensemble/{who}_return_mean"
+    """The key of one of `SUMMARIES` within `evaluation/ensemble`: "best_return_mean"."""
+    return f"{who}_{RETURN_MEAN}"
+
+
+def evaluation_key(who: str) -> str:
+    """The whole key of one of `SUMMARIES`: "evaluation/ensemble/best_return_mean"."""
+    return f"evaluation/{ENSEMBLE}/{summary_key(who)}"

@@ -18,7 +18,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from rllib_cikd.cikd import CIKD
 from rllib_cikd.common.errors import OK, CommandError
 from rllib_cikd.common.files import write_whole
-from rllib_cikd.common.result_keys import STEPS, SUMMARIES
+from rllib_cikd.common.result_keys import ENSEMBLE, STEPS, SUMMARIES, summary_key
 from rllib_cikd.common.text import format_duration, format_number, format_table
 from rllib_cikd.experiments.ray_start import start_ray
 from rllib_cikd.rllib.environment import create_env
@@ -174,7 +174,7 @@ def format_evaluation(evaluation: dict[str, Any]) -> str:
         "elected": f"{elected or 'none yet'}: the best by its last training episodes",
     }
     for who in SUMMARIES:
-        lines.append(f"{who:8}{_decimal(summary[f'{who}_return_mean']):>10}  {explained[who]}")
+        lines.append(f"{who:8}{_decimal(summary[summary_key(who)]):>10}  {explained[who]}")
     lines += [f"video: {video}" for video in evaluation.get("videos", [])]
     return "\n".join(lines)
 
@@ -188,9 +188,9 @@ def _summary(played: dict[str, dict[str, np.ndarray]], elected: str | None) -> d
         np.stack([member[name] for member in played.values()]) for name in ("returns", "lengths")
     )
     index = None if elected is None else list(played).index(elected)
-    figures = summarize(returns, lengths, index, env_steps=0)["ensemble"]
-    summary = {f"{who}_return_mean": figures[f"{who}_return_mean"] for who in SUMMARIES}
-    return summary if elected else summary | {"elected_return_mean": None}  # JSON has no NaN
+    figures = summarize(returns, lengths, index, env_steps=0)[ENSEMBLE]
+    summary = {summary_key(who): figures[summary_key(who)] for who in SUMMARIES}
+    return summary if elected else summary | {summary_key("elected"): None}  # JSON has no NaN
 
 
 def _load(path: Path, num_episodes: int, seed: int | None) -> Algorithm:

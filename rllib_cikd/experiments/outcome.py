@@ -11,7 +11,7 @@ from ray import tune
 from ray.tune.utils import flatten_dict
 
 from rllib_cikd.common.errors import FAILED, INTERRUPTED, OK
-from rllib_cikd.common.result_keys import STEPS, SUMMARIES, TRAINING_RETURN, summary_key
+from rllib_cikd.common.result_keys import STEPS, SUMMARIES, TRAINING_RETURN, evaluation_key
 from rllib_cikd.common.text import format_number, format_table
 from rllib_cikd.experiments.progress import trial_label
 
@@ -87,7 +87,7 @@ def _table(results: list[tune.Result]) -> str:
     """One row a trial: its state, and the last figures of its training and evaluation."""
     metrics = [flatten_dict(result.metrics or {}) for result in results]
     columns = {"steps": STEPS, "return": TRAINING_RETURN}
-    columns |= {who: summary_key(who) for who in SUMMARIES}
+    columns |= {who: evaluation_key(who) for who in SUMMARIES}
     shown = [name for name, key in columns.items() if any(key in row for row in metrics)]
     rows = [["trial", "state", *shown]]
     for result, row in zip(results, metrics, strict=True):

@@ -22,16 +22,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from rllib_cikd.common.result_keys import (
-    EVALUATION_RETURN,
-    ITERATION,
-    MEMBER_RETURN,
-    NUM_DISTILLATIONS,
-    STEPS,
-    TEACHER,
-    TRAINING_RETURN,
-    summary_key,
-)
+from rllib_cikd.common import result_keys as keys
 from rllib_cikd.common.text import format_duration, format_number
 
 # Reports over which speed is measured. With an evaluation every 10 iterations, exactly one is in.
@@ -213,11 +204,11 @@ class _TrialProgress:
         self.reported_at = time.monotonic()
         self._metrics, self._goals = metrics, goals
         self._evaluation = _evaluation_text(metrics) or self._evaluation
-        steps, iteration = _value(metrics, STEPS), _value(metrics, ITERATION)
+        steps, iteration = _value(metrics, keys.STEPS), _value(metrics, keys.ITERATION)
         self._history.append((self.reported_at, steps, iteration))
         shares = [
             done / goals[key]
-            for key, done in ((STEPS, steps), (ITERATION, iteration))
+            for key, done in ((keys.STEPS, steps), (keys.ITERATION, iteration))
             if goals.get(key) and not math.isnan(done)
         ]
         self.share = min(1.0, max(shares, default=0.0))
@@ -231,14 +222,14 @@ class _TrialProgress:
         if not self.num_reports:
             return ["starting"]
         (then, *first), (now, *last) = self._history[0], self._history[-1]
-        steps, goal = last[0], self._goals.get(STEPS)
+        steps, goal = last[0], self._goals.get(keys.STEPS)
         done = f"{format_number(steps)}{f'/{format_number(goal)}' if goal else ''} steps"
         parts = [done + (f" ({self.share:.0%})" if self.share else "")]
         if now > then and not math.isnan(steps - first[0]):
             parts.append(f"{format_number((steps - first[0]) / (now - then))} steps/s")
         seconds_left = [
             (self._goals[key] - end) * (now - then) / (end - start)
-            for key, start, end in zip((STEPS, ITERATION), first, last, strict=True)
+            for key, start, end in zip((keys.STEPS, keys.ITERATION), first, last, strict=True)
             if self._goals.get(key) and end > start
         ]
         if seconds_left and self.share < 1:
@@ -250,17 +241,17 @@ class _TrialProgress:
         """R_k of each member, last teacher, last evaluation; of other algorithms, the return."""
         if not self.num_reports:
             return []
-        metrics, prefix = self._metrics, f"{MEMBER_RETURN}policy_"
+        metrics, prefix = self._metrics, f"{keys.ENSEMBLE}/{keys.RETURN_MEAN}/policy_"
         members = sorted((int(k.removeprefix(prefix)), k) for k in metrics if k.startswith(prefix))
         if members:
             returns = (format_number(_value(metrics, key)) for _, key in members)
             parts = [f"R_k {' '.join(returns)}"]
         else:
-            parts = [f"return {format_number(_value(metrics, TRAINING_RETURN))}"]
-        teacher = _value(metrics, TEACHER)
+            parts = [f"return {format_number(_value(metrics, keys.TRAINING_RETURN))}"]
+        teacher = _value(metrics, f"{keys.ENSEMBLE}/{keys.TEACHER}")
         if teacher >= 0:
-            phases = format_number(_value(metrics, NUM_DISTILLATIONS))
-            parts.append(f"teacher {teacher:.0f} (phase {phases})")
+            phases = _value(metrics, f"{keys.ENSEMBLE}/{keys.NUM_DISTILLATIONS}")
+            parts.append(f"teacher {teacher:.0f} (phase {format_number(phases)})")
         return [*parts, self._evaluation] if self._evaluation else parts
 
 
@@ -270,8 +261,8 @@ def _value(metrics: Mapping[str, Any], key: str) -> float:
 
 
 def _evaluation_text(metrics: Mapping[str, Any]) -> str:
-    best, worst = (_value(metrics, summary_key(who)) for who in ("best", "worst"))
+    best, worst = (_value(metrics, keys.evaluation_key(who)) for who in ("best", "worst"))
     if not math.isnan(best):
         return f"evaluation best {format_number(best)}, worst {format_number(worst)}"
-    mean = _value(metrics, EVALUATION_RETURN)
+    mean = _value(metrics, keys.EVALUATION_RETURN)
     return "" if math.isnan(mean) else f"evaluation {format_number(mean)}"

@@ -10,25 +10,15 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.tune.utils import flatten_dict
 
 from rllib_cikd.cikd import CIKD
+from rllib_cikd.common import result_keys as keys
 from rllib_cikd.common.errors import CommandError, did_you_mean
-from rllib_cikd.common.result_keys import (
-    EVALUATION_RETURN,
-    ITERATION,
-    MEMBER_RETURN,
-    NUM_DISTILLATIONS,
-    STEPS,
-    SUMMARIES,
-    TEACHER,
-    TRAINING_RETURN,
-    summary_key,
-)
 
 # Classic names of results, and what RLlib's new API stack reports instead.
 _CLASSIC_KEYS = {
-    "timesteps_total": STEPS,
-    "num_env_steps_sampled": STEPS,
-    "agent_timesteps_total": STEPS,
-    "info/num_env_steps_sampled": STEPS,
+    "timesteps_total": keys.STEPS,
+    "num_env_steps_sampled": keys.STEPS,
+    "agent_timesteps_total": keys.STEPS,
+    "info/num_env_steps_sampled": keys.STEPS,
     "episodes_total": "env_runners/num_episodes_lifetime",
 }
 _EPISODE_KEYS = {
@@ -45,18 +35,22 @@ _EPISODE_SCOPES = {
     "evaluation/env_runners": "evaluation/env_runners",
 }
 _KNOWN_KEYS = [
-    ITERATION,
-    STEPS,
+    keys.ITERATION,
+    keys.STEPS,
     "num_training_step_calls_per_iteration",
     "time_total_s",
     "time_this_iter_s",
     "time_since_restore",
     "iterations_since_restore",
     "env_runners/num_episodes_lifetime",
-    f"env_runners/{STEPS}",
+    f"env_runners/{keys.STEPS}",
     *sorted({f"{s}/{key}" for s in _EPISODE_SCOPES.values() for key in _EPISODE_KEYS.values()}),
 ]
-_CIKD_KEYS = [TEACHER, NUM_DISTILLATIONS, *map(summary_key, SUMMARIES)]
+_CIKD_KEYS = [
+    f"{keys.ENSEMBLE}/{keys.TEACHER}",
+    f"{keys.ENSEMBLE}/{keys.NUM_DISTILLATIONS}",
+    *map(keys.evaluation_key, keys.SUMMARIES),
+]
 # Anything may be logged below these.
 _SCOPES = ("env_runners", "evaluation", "learners", "timers", "fault_tolerance", "perf")
 
@@ -100,8 +94,9 @@ def check_stop(stop: Mapping[str, float], config: AlgorithmConfig) -> None:
     """
     known, scopes = list(_KNOWN_KEYS), list(_SCOPES)
     if issubclass(config.algo_class, CIKD):
-        known += [*_CIKD_KEYS, *(f"{MEMBER_RETURN}{member}" for member in config.policies)]
-        scopes += ["ensemble"]
+        members = (f"{keys.ENSEMBLE}/{keys.RETURN_MEAN}/{member}" for member in config.policies)
+        known += [*_CIKD_KEYS, *members]
+        scopes += [keys.ENSEMBLE]
     for key in stop:
         if key.startswith("evaluation/") and not config.evaluation_interval:
             raise CommandError(
@@ -116,8 +111,8 @@ def check_stop(stop: Mapping[str, float], config: AlgorithmConfig) -> None:
         if not may_exist or difflib.get_close_matches(key, known, n=1, cutoff=0.9):
             raise CommandError(
                 f"stop: {key!r} is not reported by {config.algo_class.__name__}, so it would never "
-                f"stop a trial.{did_you_mean(key, known)} Common criteria: {STEPS}, {ITERATION}, "
-                f"{TRAINING_RETURN}, {EVALUATION_RETURN}."
+                f"stop a trial.{did_you_mean(key, known)} Common criteria: {keys.STEPS}, "
+                f"{keys.ITERATION}, {keys.TRAINING_RETURN}, {keys.EVALUATION_RETURN}."
             )
 
 

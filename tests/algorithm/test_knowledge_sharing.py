@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import gymnasium as gym
 import numpy as np
@@ -110,15 +110,9 @@ def _weights(module: SACModule) -> Weights:
 def _minibatches(
     buffer: ReplayBuffer, num_updates: int, batch_size: int = B, dtype=torch.float32
 ) -> Iterator[Batch]:
-    """Three minibatches at a time, `[3, B, ...]`; perhaps fewer at last."""
     generator = torch.Generator().manual_seed(7)
-    rows = torch.randint(NUM_TRAINING, (num_updates, batch_size), generator=generator)
-    for some in rows.split(3):
-        yield Batch(*(x.to(dtype) for x in buffer.gather(some, 0.99)))
-
-
-def _one_by_one(minibatches: Iterable[Batch]) -> list[Batch]:
-    return [Batch(*one) for some in minibatches for one in zip(*some, strict=True)]
+    for rows in torch.randint(NUM_TRAINING, (num_updates, batch_size), generator=generator):
+        yield Batch(*(x.to(dtype) for x in buffer.gather(rows, 0.99)))
 
 
 def _assert_changed_only(before: Weights, module: SACModule, changed: tuple[str, ...]) -> None:
@@ -222,9 +216,7 @@ def test_distillation_equals_a_plain_loop_for_each_student(targets, looped, trai
     minibatches = functools.partial(_minibatches, buffer, 50, dtype=double)
     distill(stacks, Teacher(stacks, TEACHER), minibatches, 2e-3, targets)
     for student in STUDENTS:
-        _plain_distillation(
-            plain[student], plain[TEACHER], _one_by_one(minibatches()), 2e-3, targets
-        )
+        _plain_distillation(plain[student], plain[TEACHER], minibatches(), 2e-3, targets)
     for ours, theirs, start in zip(modules, plain, trained, strict=True):
         for name, weight in _weights(ours).items():
             torch.testing.assert_close(
@@ -495,10 +487,7 @@ def _share(learner: CIKDTorchLearner, drawn: list[Tensor]) -> tuple[dict, list[T
     """The report of one phase, and the rows of its minibatches (not of the assessment)."""
     drawn.clear()
     report = learner.share_knowledge(TEACHER)
-    phase = [rows for rows in drawn if rows.shape != (2048,)]
-    if learner.config.knowledge_sharing == "distillation":  # some minibatches at a time
-        phase = [rows for some in phase for rows in some]
-    return report, phase
+    return report, [rows for rows in drawn if rows.shape != (2048,)]
 
 
 def test_learner_distils_with_its_settings(drawn):

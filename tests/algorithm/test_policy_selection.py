@@ -8,15 +8,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rllib_cikd.algorithm.policy_selection import (
-    POLICY_SELECTIONS,
+from rllib_cikd.algorithm.members import (
     acting_member,
     assign_member,
     member_of,
     policy_id,
     policy_ids,
-    selection_probabilities,
 )
+from rllib_cikd.algorithm.policy_selection import POLICY_SELECTIONS, selection_probabilities
 
 NAN = math.nan
 RETURNS = (

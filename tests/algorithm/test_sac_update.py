@@ -424,25 +424,6 @@ def test_a_reset_member_s_first_updates_are_of_ordinary_size():
 # ---------------------------------------------------------------- vanished moments
 
 
-def test_vanished_moments_are_flushed_and_others_kept():
-    modules = _modules()
-    update = SACUpdate(MemberStack(range(K), modules), SETTINGS)
-    ((rows, noise),) = _draws(K, 1)
-    update.step(Experience().buffer().gather(rows, SETTINGS.gamma), noise)
-    states = [s for optimizer in update.optimizers.values() for s in optimizer.state.values()]
-    assert len(states) == 3
-    tiny = {"exp_avg": [1e-39, -1e-31, -1e-29], "exp_avg_sq": [1e-39, 1e-33, 1e-31]}
-    for state in states:
-        for moment, values in tiny.items():
-            state[moment].view(-1)[:3] = torch.tensor(values)
-    before = [{moment: state[moment].clone() for moment in tiny} for state in states]
-    update.flush_vanished_moments()
-    for state, old in zip(states, before, strict=True):
-        for moment in tiny:
-            assert not state[moment].view(-1)[:2].any()
-            assert torch.equal(state[moment].view(-1)[2:], old[moment].view(-1)[2:])
-
-
 def test_no_moment_stays_denormal():
     """Units that are never active get no gradient: their moments decay to exactly 0."""
     learner = _learner([[16, 16]] * K)

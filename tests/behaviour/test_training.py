@@ -28,7 +28,7 @@ UNIT = envs.UNIT
 def train(algo: CIKD, steps: int) -> dict:
     """Trains until at least `steps` environment steps are done; returns the last result."""
     result = {}
-    while algo._env_steps < steps:
+    while algo.history.env_steps < steps:
         result = algo.train()
     return result
 
@@ -60,7 +60,7 @@ def phases(monkeypatch) -> list[tuple[int, int]]:
     share = CIKD._share_knowledge
 
     def counting_share(self, teacher):
-        calls.append((self._env_steps, teacher))
+        calls.append((self.history.env_steps, teacher))
         return share(self, teacher)
 
     monkeypatch.setattr(CIKD, "_share_knowledge", counting_share)
@@ -555,7 +555,7 @@ def test_one_phase_per_crossing(build, phases, fragment, num_envs, interval):
     update = algo._store_and_update
 
     def noting_update(transitions):
-        looks.append(algo._env_steps)
+        looks.append(algo.history.env_steps)
         update(transitions)
 
     algo._store_and_update = noting_update
@@ -782,7 +782,7 @@ def test_buffer_holds_each_transition_once_and_in_order(build, fragment, num_env
     rows = rows_of(algo)
     logs = [log for _, log in sorted(envs.CountingEnv.log.items()) if log]
     assert len(logs) == num_envs
-    assert len(rows["rewards"]) == sum(len(log) for log in logs) == algo._env_steps
+    assert len(rows["rewards"]) == sum(len(log) for log in logs) == algo.history.env_steps
     instances = rows["obs"][:, 1] / UNIT
     for instance, log in zip(sorted(set(instances)), logs, strict=True):
         own = {name: values[instances == instance] for name, values in rows.items()}
@@ -809,9 +809,9 @@ def test_buffer_is_a_ring(build):
     algo = build(config)
     train(algo, 203)
     buffer = learner_of(algo).replay_buffer
-    assert (len(buffer), buffer.num_added) == (80, algo._env_steps)
+    assert (len(buffer), buffer.num_added) == (80, algo.history.env_steps)
     steps = np.sort(buffer.get_state()["rows"][:, 3] / UNIT)
-    assert np.array_equal(steps, np.arange(algo._env_steps - 80, algo._env_steps))
+    assert np.array_equal(steps, np.arange(algo.history.env_steps - 80, algo.history.env_steps))
 
 
 # ---------------------------------------------------------------------- What is not finite

@@ -12,7 +12,8 @@ from ray.rllib.core.columns import Columns
 from torch import Tensor, nn
 
 from rllib_cikd.algorithm.ensemble import MemberStack, group_members, policy_distribution, q_values
-from rllib_cikd.rllib.sac_module import LOG_STD_MAX, LOG_STD_MIN, SACModule, split_policy_output
+from rllib_cikd.algorithm.perceptron import LOG_STD_MAX, LOG_STD_MIN, split_policy_output
+from rllib_cikd.rllib.sac_module import SACModule
 
 K, B, A, D = 3, 7, 2, 5
 CRITICS = ("qf1", "qf2", "target_qf1", "target_qf2")
