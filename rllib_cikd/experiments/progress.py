@@ -122,7 +122,7 @@ class ProgressCallback(Callback):
         bars.width = width
         bars.add_column(no_wrap=True)
         if self.several_trials:  # text takes the width that is left, else the bar
-            bars.add_column(width=16)
+            bars.add_column(width=10)
             bars.add_column(no_wrap=True, ratio=1)
         else:
             bars.add_column(min_width=6, ratio=1)

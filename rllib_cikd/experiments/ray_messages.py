@@ -50,6 +50,7 @@ WORKER_LINES = (
     "`RLModule(config=[RLModuleConfig object])` has been deprecated",
     "Install gputil for GPU system monitoring",
     "Checkpoint successfully created at",
+    "Trainable.setup took",  # on a busy machine
     "from checkpoint: Checkpoint(",
     # Ray's C++ core on RLlib's env runners, which RLlib makes in this way.
     "has constructor arguments in the object store and max_restarts > 0",
