@@ -42,6 +42,15 @@ def test_a_merged_key_may_be_given_again(read):
     assert content["other"] == {"a": 1, "b": 3}
 
 
-def test_what_is_not_yaml(read):
-    with pytest.raises(CommandError, match=r"file.yaml: not valid YAML: "):
-        read("a\n  b: 1")
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("a\n  b: 1", "line 2: mapping values are not allowed here"),
+        ("a: 1\nb: [\n", "line 3: expected the node content"),
+        ("a: \x01", "unacceptable character"),
+    ],
+)
+def test_what_is_not_yaml_is_told_in_a_line(read, text, fault):
+    with pytest.raises(CommandError, match=f"file.yaml: not valid YAML: {fault}") as error:
+        read(text)
+    assert "\n" not in str(error.value)
