@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from ray.tune.utils import flatten_dict
 
 from rllib_cikd import CIKD, CIKDConfig
@@ -45,6 +46,32 @@ def small_config(
         .fault_tolerance(delay_between_env_runner_restarts_s=1.0)
         .debugging(seed=seed, log_level="ERROR", log_sys_usage=False)
     )
+
+
+#: Settings of an experiment file that trains in seconds, two phases of distillation included.
+SMALL_SETTINGS: dict[str, Any] = {
+    "random_steps": 200,
+    "train_batch_size_per_learner": 8,
+    "distillation_interval": 400,
+    "distillation_updates": 3,
+    "distillation_batch_size": 8,
+    "replay_buffer_config": {"capacity": 2_000},
+    "model_config": {"fcnet_hiddens": [16, 16]},
+    "min_sample_timesteps_per_iteration": 200,
+    "evaluation_interval": 2,
+    "evaluation_duration": 2,
+    "seed": 0,
+}
+
+
+def write_experiment(
+    path: Path, env: str = "Pendulum-v1", stop: dict[str, Any] | None = None, **settings
+) -> Path:
+    """Writes a small experiment file of that name; `settings` go over `SMALL_SETTINGS`."""
+    experiment = {"run": "CIKD", "env": env, "stop": stop or {"timesteps_total": 800}}
+    experiment["config"] = SMALL_SETTINGS | settings
+    path.write_text(yaml.safe_dump({path.stem: experiment}))
+    return path
 
 
 def learner_of(algo: CIKD) -> CIKDTorchLearner:
@@ -93,7 +120,7 @@ def start(*args: Any, cwd: Path) -> subprocess.Popen:
     env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "OMP_", "TUNE_"))}
     env["PYTHONPATH"] = os.pathsep.join([path for path in sys.path if path])
     return subprocess.Popen(
-        [sys.executable, "-m", "rllib_cikd.cli.main", *map(str, args)],
+        [sys.executable, "-m", "rllib_command", *map(str, args)],
         cwd=cwd,
         env=env,
         stdout=subprocess.PIPE,

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.tune.experiment import Trial
 
@@ -26,7 +25,7 @@ from rllib_cikd.common.errors import CommandError
 from rllib_cikd.common.files import write_whole
 from rllib_cikd.common.result_keys import STEPS
 from rllib_cikd.experiments.outcome import state
-from rllib_cikd.experiments.tune_record import RecordKeeper, restorable
+from rllib_cikd.experiments.tune_record import RecordKeeper, mend_run, restore_tuner
 from rllib_cikd.study.plan import Cell, Study
 from rllib_cikd.study.raw_figures import write_raw
 from rllib_cikd.study.study_progress import StudyProgress
@@ -104,7 +103,7 @@ def _sessions(folder: Path) -> list[Path]:
     """Those that can be resumed, the first one first; others are removed."""
     sessions = []
     for session in sorted(folder.glob("session-*"), key=_session_number):
-        if restorable(str(session), _CHECKPOINTS["num_to_keep"]):
+        if mend_run(str(session), _CHECKPOINTS["num_to_keep"]):
             sessions.append(session)
         else:
             shutil.rmtree(session)
@@ -155,10 +154,7 @@ def _start(study: Study, cells: Sequence[Cell], session: Path) -> list[tune.Resu
 
 def _resume(study: Study, session: Path, names: set[str]) -> list[tune.Result]:
     """Goes on with those of a session's runs that have not ended, if there are any."""
-    trainable: type[Algorithm] = study.experiment.algorithm
-    tuner = tune.Tuner.restore(
-        str(session), trainable=trainable, resume_unfinished=True, resume_errored=True
-    )
+    tuner = restore_tuner(str(session), study.experiment.algorithm)
     trials = tune.ExperimentAnalysis(str(session)).trials
     ended = {str(trial) for trial in trials if trial.status == Trial.TERMINATED}
     return list(tuner.get_results() if names <= ended else tuner.fit())

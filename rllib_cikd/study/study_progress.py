@@ -1,4 +1,4 @@
-"""Live progress of a study: a line for each run now and then, and how far the whole is."""
+"""Live progress of a study: of each run, and how far the whole is."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ from rllib_cikd.experiments.progress import ProgressCallback
 
 
 class StudyProgress(ProgressCallback):
-    """Prints how far each run is, and after each that has ended, how far the study is.
+    """Shows how far each run is and, below the bars or after each run's end, how far the study is.
 
     Args:
         name: Of the study.
         steps: By name of the run, the environment steps at which it ends.
-        min_interval_s: A run prints at most once in so many seconds, save for its last report.
+        min_interval_s: Without bars, a run prints at most once in so many seconds, save for its
+            last report.
     """
 
     def __init__(self, name: str, steps: Mapping[str, int], min_interval_s: float = 30.0):
         super().__init__(name, several_trials=True, min_interval_s=min_interval_s)
         self._steps = dict(steps)
-        self._start: tuple[float, float] | None = None
-
-    def setup(self, **info) -> None:
-        self._start = None  # speed counts from here, also after a restore
+        self._start: tuple[float, float] | None = None  # when Tune has started, at which step
+        self._trials: list[Trial] = []
 
     def label(self, trial: Trial) -> str:
         return str(trial)
@@ -38,14 +37,21 @@ class StudyProgress(ProgressCallback):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info) -> None:
         super().on_trial_start(iteration, trials, trial, **info)
+        self._trials = trials
         if self._start is None:
             self._start = time.monotonic(), self._steps_done(trials)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info) -> None:
-        print(self.summary(trials, ending=trial), flush=True)
+        super().on_trial_complete(iteration, trials, trial, **info)
+        if not self.has_bars:
+            print(self.summary(trials, ending=trial), flush=True)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info) -> None:
+        super().on_trial_error(iteration, trials, trial, **info)
         print(f"{trial} failed. {self.summary(trials)}", flush=True)
+
+    def footer(self) -> str:
+        return self.summary(self._trials) if self._trials else ""
 
     def summary(self, trials: list[Trial], ending: Trial | None = None) -> str:
         """One line: how many runs have ended and, at the speed so far, the time left."""
