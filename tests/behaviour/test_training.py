@@ -705,7 +705,7 @@ def test_size_of_a_phase(build, monkeypatch, settings, expected):
 
     def watched_minibatches(self, rows):
         for batch in minibatches(self, rows):
-            drawn.extend(len(rewards) for rewards in batch.rewards)
+            drawn.append(len(batch.rewards))
             yield batch
 
     monkeypatch.setattr(CIKDTorchLearner, "_minibatches", watched_minibatches)

@@ -1,4 +1,4 @@
-"""How a study's figures look: colours, marks, grids of panels, legends, files."""
+"""How a study's figures look: colours, marks, panels and what fits into one, legends, files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -41,24 +42,39 @@ _LOOK: dict[Any, Any] = {
     "svg.hashsalt": "rllib-cikd",
 }
 _PANEL_WIDTH = 3.2  # inches
+# More variants in one panel cannot be followed; the rest go to further figures.
+_VARIANTS_IN_A_PANEL = 4
 
 
 def colour(index: int) -> str:
     return COLOURS[index % len(COLOURS)]
 
 
-def tint(index: int) -> tuple[float, float, float]:
-    """A pale shade of a colour, on which a black hatch shows."""
-    red, green, blue = to_rgb(colour(index))
-    return 0.5 + red / 2, 0.5 + green / 2, 0.5 + blue / 2
-
-
 def marker(index: int) -> str:
     return MARKERS[index % len(MARKERS)]
 
 
-def hatch(index: int) -> str:
-    return HATCHES[index % len(HATCHES)]
+def hatched(index: int) -> dict[str, Any]:
+    """A pale face under a black hatch, which shows in print as well."""
+    return {
+        "facecolor": tuple(0.5 + part / 2 for part in to_rgb(colour(index))),
+        "hatch": HATCHES[index % len(HATCHES)],
+        "edgecolor": "black",
+        "linewidth": 0.6,
+    }
+
+
+def groups_of_variants(variants: Sequence[str], references: Sequence[str]) -> list[list[str]]:
+    """Splits `variants` into groups that one panel can hold, each with the references in front.
+
+    A variant's place in its group gives its colour and mark: those of references never change.
+    """
+    others = [variant for variant in variants if variant not in references]
+    if len(variants) <= _VARIANTS_IN_A_PANEL:
+        return [[*references, *others]]
+    room = _VARIANTS_IN_A_PANEL - len(references)
+    groups = np.array_split(np.array(others, dtype=object), -(-len(others) // room))
+    return [[*references, *group] for group in groups]
 
 
 def columns_for(number: int) -> int:
