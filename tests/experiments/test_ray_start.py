@@ -1,5 +1,7 @@
 """How commands start Ray, and what they say where trials do not fit."""
 
+import socket
+
 import pytest
 
 from rllib_cikd import CIKD
@@ -7,26 +9,42 @@ from rllib_cikd.common.errors import CommandError
 from rllib_cikd.experiments.ray_start import check_fits, start_ray
 
 
-def test_no_cluster_at_the_address(monkeypatch):
-    def refuse(**_options):
-        raise ConnectionError("nobody answers")
+@pytest.fixture
+def address():
+    """Where something listens that is no Ray cluster."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
 
-    monkeypatch.setattr("ray.init", refuse)
-    with pytest.raises(CommandError, match=r"^no Ray cluster at '10.0.0.1:6379': nobody answers$"):
-        start_ray("10.0.0.1:6379")
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.2:6379")
-    with pytest.raises(CommandError, match=r"^no Ray cluster at '10.0.0.2:6379'"):
+
+def test_nobody_listens_at_the_address(address, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        free = f"127.0.0.1:{server.getsockname()[1]}"
+    with pytest.raises(CommandError, match=f"^no Ray cluster at '{free}': .*refused"):
+        start_ray(free)
+    monkeypatch.setenv("RAY_ADDRESS", f"ray://{free}")
+    with pytest.raises(CommandError, match=f"^no Ray cluster at 'ray://{free}': .*refused"):
         start_ray(None)
 
 
-def test_a_cluster_that_asks_for_a_token(monkeypatch):
-    def refuse(**_options):
-        cause = RuntimeError("Failed to connect to GCS: ray.exceptions.AuthenticationError: ...")
-        raise ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379") from cause
+def test_no_cluster_at_the_address(monkeypatch, address):
+    def refuse(**options):
+        raise ConnectionError(f"nobody answers at {options['address']}")
 
     monkeypatch.setattr("ray.init", refuse)
-    with pytest.raises(CommandError, match=r"at '10.0.0.1:6379'.*RAY_AUTH_MODE=token"):
-        start_ray("10.0.0.1:6379")
+    with pytest.raises(
+        CommandError, match=f"^no Ray cluster at '{address}': nobody answers at {address}$"
+    ):
+        start_ray(address)
+
+
+def test_a_cluster_that_asks_for_a_token(monkeypatch, address):
+    def refuse(**_options):
+        cause = RuntimeError("Failed to connect to GCS: ray.exceptions.AuthenticationError: ...")
+        raise ConnectionError(f"Failed to connect to Ray cluster at {address}") from cause
+
+    monkeypatch.setattr("ray.init", refuse)
+    with pytest.raises(CommandError, match=f"at '{address}'.*RAY_AUTH_MODE=token"):
+        start_ray(address)
 
 
 def test_trials_that_need_more_than_there_is(ray_cluster):
