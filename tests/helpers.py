@@ -15,6 +15,26 @@ from rllib_cikd import CIKD, CIKDConfig
 from rllib_cikd.rllib.learner import CIKDTorchLearner
 
 
+MEMBERS = ("policy_0", "policy_1", "policy_2")
+
+#: A run that trains in fractions of a second, as keys of a plain config dict.
+SMALL_RUN: dict[str, Any] = {
+    "random_steps": 50,
+    "train_batch_size_per_learner": 8,
+    "distillation_interval": 100,
+    "distillation_updates": 3,
+    "distillation_batch_size": 8,
+    "replay_buffer_config": {"capacity": 5_000},
+    "model_config": {"fcnet_hiddens": [16, 16]},
+    "min_sample_timesteps_per_iteration": 100,
+    "evaluation_duration": 3,
+    "delay_between_env_runner_restarts_s": 1.0,
+    "seed": 0,
+    "log_level": "ERROR",
+    "log_sys_usage": False,
+}
+
+
 def small_config(
     env: Any = "Pendulum-v1",
     *,
@@ -25,31 +45,41 @@ def small_config(
     seed: int | None = 0,
     **training,
 ) -> CIKDConfig:
-    """A config that trains in fractions of a second; `training` goes to `.training()`."""
-    settings = {
-        "random_steps": 50,
-        "train_batch_size_per_learner": 8,
-        "distillation_interval": 100,
-        "distillation_updates": 3,
-        "distillation_batch_size": 8,
-        "replay_buffer_config": {"capacity": 5_000},
-    }
+    """A `SMALL_RUN` in this environment; `training` goes to `.training()`."""
     return (
         CIKDConfig()
+        .update_from_dict(SMALL_RUN)
         .environment(env, env_config=env_config or {})
         .env_runners(rollout_fragment_length=fragment, num_envs_per_env_runner=num_envs)
-        .training(**settings | training)
-        .rl_module(model_config={"fcnet_hiddens": [16, 16]})
         .reporting(min_sample_timesteps_per_iteration=steps_per_iteration)
-        .evaluation(evaluation_duration=3)
-        .fault_tolerance(delay_between_env_runner_restarts_s=1.0)
-        .debugging(seed=seed, log_level="ERROR", log_sys_usage=False)
+        .training(**training)
+        .debugging(seed=seed)
     )
+
+
+def train(algo: CIKD, steps: int) -> dict[str, Any]:
+    """Trains until at least `steps` environment steps are done; returns the last result."""
+    result: dict[str, Any] = {}
+    while algo.history.env_steps < steps:
+        result = algo.train()
+    return result
 
 
 def learner_of(algo: CIKD) -> CIKDTorchLearner:
     """The local learner."""
     return algo.learner_group._learner
+
+
+def gradient_steps(algo: CIKD) -> int:
+    """How many steps each network's Adam has taken, which must be the same number for all."""
+    steps = {
+        float(optimizer.state[parameter]["step"]) if optimizer.state else 0.0
+        for update in learner_of(algo).updates
+        for optimizer in update.optimizers.values()
+        for parameter in optimizer.param_groups[0]["params"]
+    }
+    assert len(steps) == 1, steps
+    return int(steps.pop())
 
 
 def rows_of(algo: CIKD) -> dict[str, np.ndarray]:
