@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.tune.utils import flatten_dict
 
 from rllib_cikd import CIKD, CIKDConfig
 from rllib_cikd.rllib.learner import CIKDTorchLearner
-
 
 MEMBERS = ("policy_0", "policy_1", "policy_2")
 
@@ -55,6 +55,13 @@ def small_config(
         .training(**training)
         .debugging(seed=seed)
     )
+
+
+def plain_values(config: AlgorithmConfig) -> dict[str, Any]:
+    """The config's values without functions and classes, as text."""
+    values = {key: repr(value) for key, value in vars(config).items() if key != "policies"}
+    plain = {key: text for key, text in values.items() if "0x" not in text}
+    return plain | {"policies": list(config.policies)}
 
 
 def train(algo: CIKD, steps: int) -> dict[str, Any]:
