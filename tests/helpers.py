@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.tune.utils import flatten_dict
+from torch import Tensor, nn
 
 from rllib_cikd import CIKD, CIKDConfig
 from rllib_cikd.rllib.learner import CIKDTorchLearner
@@ -117,6 +119,24 @@ def weights_of(algo: CIKD, prefix: str = "") -> dict[str, np.ndarray]:
 def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict[str, bool]:
     """Per member whether two `weights_of` are bit-identical."""
     return {member: np.array_equal(a[member], b[member]) for member in a}
+
+
+def parameters_of(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of a member's parameters by name."""
+    return {name: p.detach().clone() for name, p in module.state_dict().items()}
+
+
+#: Names of a member's online networks, by what `distillation_targets` calls them.
+ONLINE: dict[str, tuple[str, ...]] = {"policy": ("policy.",), "critic": ("qf1.", "qf2.")}
+ONLINE["policy_and_critic"] = ONLINE["policy"] + ONLINE["critic"]
+
+
+def assert_changed_only(
+    before: dict[str, Tensor], module: nn.Module, changed: tuple[str, ...]
+) -> None:
+    """Parameters whose names start so all differ from before; the others have the same bits."""
+    for name, weight in module.state_dict().items():
+        assert torch.equal(weight, before[name]) != name.startswith(changed or "-"), name
 
 
 def flat(result: dict[str, Any]) -> dict[str, Any]:
