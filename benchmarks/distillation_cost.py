@@ -15,7 +15,6 @@ import torch
 
 from rllib_cikd import CIKDConfig
 from rllib_cikd.algorithm.knowledge_sharing import Teacher, distill
-from rllib_cikd.rllib.learner import _MINIBATCHES_AT_A_TIME
 
 
 def main() -> None:
@@ -42,7 +41,7 @@ def main() -> None:
             distill(
                 [update.stack],
                 Teacher([update.stack], 0),
-                lambda: (buffer.gather(r, 0.99) for r in rows.split(_MINIBATCHES_AT_A_TIME)),
+                lambda: (buffer.gather(r, 0.99) for r in rows),
                 lr=config.distillation_lr,
             )
 

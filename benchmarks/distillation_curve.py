@@ -22,12 +22,13 @@ import torch
 from rllib_cikd import CIKD
 from rllib_cikd.algorithm.knowledge_sharing import (
     Teacher,
-    _critic_distance,
     _distillation_step,
-    _policy_kl,
+    critic_distance,
+    policy_kl,
     students_of,
 )
-from rllib_cikd.algorithm.policy_selection import policy_ids
+from rllib_cikd.algorithm.members import policy_ids
+from rllib_cikd.engine.optimizer import Adam
 from rllib_cikd.rllib.learner import CIKDTorchLearner
 
 IMPROVEMENT, PATIENCE = 0.99, 2
@@ -54,19 +55,19 @@ def curve(
     ((stack, rows),) = students_of(learner.stacks, teacher.member)
     policy = stack.policy.select(rows, trainable=True)
     critics = stack.critics.select(stack.twins(rows), trainable=True)
-    step = _distillation_step(policy, critics, config.distillation_lr)
+    optimizer = Adam([policy.parameters, critics.parameters], lr=config.distillation_lr)
+    step = _distillation_step(teacher, policy, critics, optimizer)
     held_out = learner._draw(8192)
-    answer = teacher.outputs(held_out)
+    answer = teacher.answer(held_out.obs, held_out.obs_and_actions)
     points = []
     for update in range(updates + 1):
         if update % every == 0:
             with torch.no_grad():
-                kl = _policy_kl(answer.mean, answer.log_std, policy, held_out.obs)
-                critic = _critic_distance(answer.q, critics, held_out.obs_and_actions)
+                kl = policy_kl(answer, policy, held_out.obs)
+                critic = critic_distance(answer, critics, held_out.obs_and_actions)
             points.append((update, float(kl.mean()), float(critic.mean())))
         batch = learner._draw(config.distillation_batch_size)
-        answers = teacher.outputs(batch)
-        step(batch.obs, batch.obs_and_actions, answers.mean, answers.log_std, answers.q)
+        step(batch.obs, batch.obs_and_actions)
     return points
 
 
@@ -88,7 +89,9 @@ def main() -> None:
     steps, kl, critic = zip(*points, strict=True)
     for point in points[:: max(1, len(points) // 20)]:
         print("{:6,d} steps  KL {:8.3f}  critic distance {:8.3f}".format(*point))
-    print(f"phases so far: {algo._num_distillations}, environment steps: {algo._env_steps:,}")
+    print(
+        f"phases so far: {algo.history.num_phases}, environment steps: {algo.history.env_steps:,}"
+    )
     print(f"the KL no longer falls: after {stops_at(steps, kl)} steps")
     print(f"the critic distance no longer falls: after {stops_at(steps, critic)} steps")
     if args.out:

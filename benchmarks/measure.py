@@ -167,7 +167,8 @@ def update_step(update: SACUpdate, buffer: ReplayBuffer) -> Callable[[], Any]:
     """Draws minibatches and noise and takes one SAC step of every member, as the learner does."""
     k, device = len(update.stack), update.stack.log_alpha.device
     sac_step = RecordedStep(
-        lambda rows, noise: update.step(buffer.gather(rows, 0.99), noise), update.memory_in_use
+        lambda rows, noise: update.step(buffer.gather(rows, 0.99), noise),
+        list(update.optimizers.values()),
     )
 
     def step() -> torch.Tensor:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from rllib_cikd import CIKD, CIKDConfig
-from rllib_cikd.algorithm.policy_selection import member_of
+from rllib_cikd.algorithm.members import member_of
 from rllib_cikd.rllib.environment import AGENT_ID
 from rllib_cikd.rllib.learner import CIKDTorchLearner
 from rllib_cikd.rllib.transitions import EpisodeReader

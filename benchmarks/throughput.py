@@ -100,7 +100,6 @@ class BareLoop:
             if self._num_steps > WARM_UP_STEPS:
                 for _ in range(50):
                     self._step()
-                self._update.flush_vanished_moments()
 
     def _sample(self, steps: int) -> dict[str, np.ndarray]:
         policy = self._update.stack._modules[0]

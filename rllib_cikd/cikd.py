@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
-from collections.abc import Callable, Collection
-from typing import Any, TypeVar
+from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.sac import SAC
 from ray.rllib.callbacks.utils import make_callback
-from ray.rllib.core.learner.learner import Learner
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
 from ray.rllib.utils.annotations import override
@@ -26,19 +24,24 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
-from rllib_cikd.algorithm.policy_selection import policy_id, selection_probabilities
-from rllib_cikd.algorithm.teacher_election import ReturnWindows, elect_teacher
+from rllib_cikd.algorithm.history import History, by_member, crossings, updates_due
+from rllib_cikd.algorithm.members import policy_id
+from rllib_cikd.algorithm.policy_selection import selection_probabilities
+from rllib_cikd.algorithm.teacher_election import elect_teacher
+from rllib_cikd.common import result_keys as keys
 from rllib_cikd.config import CIKDConfig
-from rllib_cikd.rllib.env_runner import CIKDEnvRunner
 from rllib_cikd.rllib.environment import create_env
-from rllib_cikd.rllib.evaluation import no_evaluation_yet, summarize
+from rllib_cikd.rllib.evaluation import (
+    assessment,
+    no_evaluation_yet,
+    play_on_runners,
+    summarize,
+)
+from rllib_cikd.rllib.learner import ask_learner
 from rllib_cikd.rllib.transitions import EpisodeReader
-
-T = TypeVar("T")
 
 _STATE = "cikd"
 _KNOWLEDGE_SHARING_TIMER = "knowledge_sharing"
-_DISTANCES = ("kl_before", "kl_after", "critic_loss_before", "critic_loss_after")
 
 
 class CIKD(SAC):
@@ -58,9 +61,7 @@ class CIKD(SAC):
     """
 
     config: CIKDConfig
-    _teacher: int | None
-    _last_phase: dict[str, Any] | None
-    _last_evaluation_best: int | None
+    history: History
 
     @classmethod
     @override(SAC)
@@ -78,7 +79,7 @@ class CIKD(SAC):
         """
         # Phase 2: in each episode, the member drawn for it acts.
         chunks = self._sample()
-        before = self._env_steps
+        before = self.history.env_steps
         # R_k: mean return of the last M episodes of member k.
         transitions = self._record(chunks)
         if transitions:
@@ -96,7 +97,7 @@ class CIKD(SAC):
         """A fragment from every env runner; empty if all of them failed (RLlib restarts them)."""
         if self.config.policy_selection != "uniform":
             probabilities = selection_probabilities(
-                self.config.policy_selection, self._returns.means(), self._env_steps
+                self.config.policy_selection, self.history.returns.means(), self.history.env_steps
             )
             self.env_runner_group.foreach_env_runner(
                 lambda runner: setattr(runner, "selection_probabilities", probabilities)
@@ -106,7 +107,7 @@ class CIKD(SAC):
                 worker_set=self.env_runner_group,
                 concat=True,
                 sample_timeout_s=self.config.sample_timeout_s,
-                random_actions=self._env_steps < self.config.random_steps,
+                random_actions=self.history.env_steps < self.config.random_steps,
                 _uses_new_env_runners=True,
                 _return_metrics=True,
             )
@@ -116,33 +117,31 @@ class CIKD(SAC):
 
     def _record(self, chunks: list[Any]) -> dict[str, np.ndarray]:
         """Counts steps and finished episodes; returns the transitions."""
-        transitions, finished = self._reader.read(chunks, self._env_steps)
-        for episode in finished:
-            self._returns.record(episode.member, episode.episode_return)
-            self._episodes_lifetime[episode.member] += 1
+        transitions, finished = self._reader.read(chunks, self.history.env_steps)
+        self.history.record_episodes(finished)
         if transitions:
-            self._env_steps += len(transitions["rewards"])
-            self._last_evaluation_best = None  # the networks it judged are about to change
+            self.history.record_steps(len(transitions["rewards"]))
         return transitions
 
     def _store_and_update(self, transitions: dict[str, np.ndarray]) -> None:
         """Buffer and SAC steps, in the learner: one per step beyond the start of learning."""
-        new = len(transitions["rewards"])
-        self._transitions_stored += new
-        learned_from = min(new, max(0, self._transitions_stored - self.config.learning_starts_at))
-        self._updates_owed += learned_from * self.config.updates_per_step
-        num_updates = int(self._updates_owed)
-        self._updates_owed -= num_updates
-        self._num_updates += num_updates
+        stored, config = self.history.stored, self.config
+        num_updates = updates_due(
+            stored - len(transitions["rewards"]),
+            stored,
+            config.learning_starts_at,
+            config.updates_per_step,
+        )
+        self.history.num_updates += num_updates
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             results = self.learner_group.update(
                 episodes=[],  # RLlib wants one of its own forms of data; ours are the transitions
                 transitions=transitions,
                 num_updates=num_updates,
-                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self._env_steps},
+                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.history.env_steps},
             )
         # RLlib hides a remote learner's exception and would go on without learning.
-        if len(results) != max(1, self.config.num_learners):
+        if len(results) != max(1, config.num_learners):
             raise RuntimeError(
                 "The learner failed; its error is in the worker's log above. Restore the run from "
                 "its last checkpoint."
@@ -151,42 +150,33 @@ class CIKD(SAC):
 
     def _phases_due(self, steps_before: int) -> int:
         """How often the step counter crossed a multiple of I; 0 before learning has started."""
-        if self.config.knowledge_sharing == "none":
+        config, history = self.config, self.history
+        if config.knowledge_sharing == "none" or history.stored <= config.learning_starts_at:
             return 0
-        if self._transitions_stored <= self.config.learning_starts_at:
+        if config.ensemble_size == 1 and config.knowledge_sharing != "extra_updates":
             return 0
-        if self.config.ensemble_size == 1 and self.config.knowledge_sharing != "extra_updates":
-            return 0
-        interval = self.config.distillation_interval
-        return self._env_steps // interval - steps_before // interval
+        return crossings(steps_before, history.env_steps, config.distillation_interval)
 
     def _elect_teacher(self) -> int | None:
         """The teacher by R_k; None, and no phase, while no member has finished an episode."""
-        teacher = elect_teacher(self._returns.means(), self.config.teacher_election, self._rng)
-        self._num_skipped_phases += teacher is None
+        rule = self.config.teacher_election
+        teacher = elect_teacher(self.history.returns.means(), rule, self._rng)
+        self.history.num_skipped_phases += teacher is None
         return teacher
 
     def _share_knowledge(self, teacher: int) -> None:
         """One phase: the teacher's knowledge goes to every other member."""
         assess = self.config.assess_distillation
-        returns_before = self._mean_evaluation_returns() if assess else None
+        returns_before = self._mean_evaluation_returns() if assess else []
         start = time.perf_counter()
         with self.metrics.log_time((TIMERS, _KNOWLEDGE_SHARING_TIMER)):
-            report: dict[str, Any] = self._ask_learner(
-                lambda learner: learner.share_knowledge(teacher)
+            report: dict[str, Any] = ask_learner(
+                self.learner_group, lambda learner: learner.share_knowledge(teacher)
             )
-        report["time_s"] = time.perf_counter() - start
-        if returns_before is not None:
-            returns_after = self._mean_evaluation_returns()
-            students = [k for k in range(self.config.ensemble_size) if k != teacher]
-            above = [returns_after[k] > returns_after[teacher] for k in students]
-            report["return_before"] = dict(enumerate(returns_before))
-            report["return_after"] = dict(enumerate(returns_after))
-            report["students_above_teacher"] = float(np.mean(above)) if above else math.nan
-        self._teacher = teacher
-        self._times_teacher[teacher] += 1
-        self._num_distillations += 1
-        self._last_phase = report
+        report[keys.PHASE_TIME] = time.perf_counter() - start
+        if assess:
+            report |= assessment(teacher, returns_before, self._mean_evaluation_returns())
+        self.history.record_phase(teacher, report)
 
     def _sync_weights(self, group: EnvRunnerGroup | None = None) -> None:
         """The env runners' policies become the learner's.
@@ -205,7 +195,7 @@ class CIKD(SAC):
     @property
     def elected_policy_id(self) -> str | None:
         """The member with the highest R_k; None while no member has finished an episode."""
-        k = elect_teacher(self._returns.means())
+        k = self.history.elected
         return None if k is None else policy_id(k)
 
     @property
@@ -214,8 +204,8 @@ class CIKD(SAC):
 
         "policy_0" while there is neither.
         """
-        if self._last_evaluation_best is not None:
-            return policy_id(self._last_evaluation_best)
+        if self.history.evaluation_best is not None:
+            return policy_id(self.history.evaluation_best)
         return self.elected_policy_id or policy_id(0)
 
     # ------------------------------------------------------------------ Evaluation
@@ -233,41 +223,18 @@ class CIKD(SAC):
         Returns:
             Per member id: "returns" (undiscounted) and "lengths", each `[num_episodes]`.
         """
-        num_episodes = num_episodes or self.config.evaluation_duration
-        if seed is None:
-            seeds = None if self.config.seed is None else [self.config.seed, self._env_steps]
-        else:
-            seeds = [seed]
-        returns, lengths = self._play(num_episodes, seeds)
-        return {
-            policy_id(k): {"returns": returns[k], "lengths": lengths[k]}
-            for k in range(self.config.ensemble_size)
-        }
-
-    def _play(self, num_episodes: int, seeds: list[int] | None) -> tuple[np.ndarray, np.ndarray]:
-        if seeds is None:  # all runners must play shares of the same episodes
-            seeds = [int(np.random.SeedSequence().generate_state(1)[0])]
+        seeds = None if seed is None else [seed]
+        if seeds is None and self.config.seed is not None:
+            seeds = [self.config.seed, self.history.env_steps]
         group = self.eval_env_runner_group or self.env_runner_group
         self._sync_weights(group)
-        local = group.local_env_runner
         remote = group.healthy_worker_ids() if self.eval_env_runner_group else []
-        remote = remote[:num_episodes]
-        if not remote:
-            return local.evaluate_members(num_episodes, seeds)
-        n = len(remote)
-        answers = group.foreach_env_runner(
-            [_evaluation_share(num_episodes, seeds, (i, n)) for i in range(n)],
-            remote_worker_ids=remote,
-            local_env_runner=False,
+        returns, lengths = play_on_runners(
+            group, remote, num_episodes or self.config.evaluation_duration, seeds
         )
-        shares = dict(answers)
-        returns = np.zeros((self.config.ensemble_size, num_episodes))
-        lengths = np.zeros_like(returns, dtype=np.int64)
-        for i in range(n):
-            if i not in shares:  # its env runner failed: RLlib restarts it, we play its share
-                shares[i] = local.evaluate_members(num_episodes, seeds, (i, n))
-            returns[:, i::n], lengths[:, i::n] = shares[i]
-        return returns, lengths
+        return by_member(
+            [{"returns": r, "lengths": n} for r, n in zip(returns, lengths, strict=True)]
+        )
 
     def _mean_evaluation_returns(self) -> list[float]:
         return [float(member["returns"].mean()) for member in self.evaluate_members().values()]
@@ -285,9 +252,8 @@ class CIKD(SAC):
         episodes = self.evaluate_members().values()
         returns = np.stack([member["returns"] for member in episodes])
         lengths = np.stack([member["lengths"] for member in episodes])
-        elected = elect_teacher(self._returns.means())
-        results = summarize(returns, lengths, elected, self._env_steps)
-        self._last_evaluation_best = results["ensemble"]["best_policy"]
+        results = summarize(returns, lengths, self.history.elected, self.history.env_steps)
+        self.history.evaluation_best = results[keys.ENSEMBLE][keys.BEST_POLICY]
         self._call_back("on_evaluate_end", evaluation_metrics=results)
         return results
 
@@ -305,47 +271,20 @@ class CIKD(SAC):
     def step(self) -> dict[str, Any]:
         """One iteration; the result always has the last evaluation's figures, NaN before it."""
         results = super().step()
-        results["timesteps_total"] = self._env_steps  # Tune's and TensorBoard's time axis
+        results[keys.TIMESTEPS_TOTAL] = self.history.env_steps
         if self.config.evaluation_interval:
             if "evaluation" in results:
-                self._last_evaluation = copy.deepcopy(results["evaluation"])
-            results.setdefault("evaluation", copy.deepcopy(self._last_evaluation))
+                self.history.last_evaluation = copy.deepcopy(results["evaluation"])
+            results.setdefault("evaluation", copy.deepcopy(self.history.last_evaluation))
         return results
 
     def _log_ensemble(self) -> None:
         """Logs `ensemble/…`; RLlib forgets values after each iteration, so always all of them."""
-        members = range(self.config.ensemble_size)
-        log = self.metrics.log_dict
-        log(
-            {
-                "return_mean": _by_member(self._returns.means()),
-                "episodes_lifetime": _by_member(self._episodes_lifetime),
-                "times_teacher": _by_member(self._times_teacher),
-                "teacher": math.nan if self._teacher is None else self._teacher,
-                "num_distillations_lifetime": self._num_distillations,
-                "num_skipped_phases_lifetime": self._num_skipped_phases,
-                "num_updates_lifetime": self._num_updates,
-            },
-            key="ensemble",
-            reduce="item",
+        log = self.history.log(
+            shares_knowledge=self.config.knowledge_sharing != "none",
+            assessed=self.config.assess_distillation,
         )
-        if self.config.knowledge_sharing == "none":
-            return
-        report = self._last_phase or {}
-        names = list(_DISTANCES)
-        if self.config.assess_distillation:
-            names += ["return_before", "return_after"]
-            above = report.get("students_above_teacher", math.nan)
-            log({"students_above_teacher": above}, key=("ensemble", "distillation"), reduce="item")
-        log(
-            {
-                name: _by_member([report.get(name, {}).get(k, math.nan) for k in members])
-                for name in names
-            }
-            | {"time_s": report.get("time_s", math.nan)},
-            key=("ensemble", "distillation"),
-            reduce="item",
-        )
+        self.metrics.log_dict(log, key=keys.ENSEMBLE, reduce="item")
 
     # ------------------------------------------------------------------ Set-up and state
 
@@ -356,21 +295,10 @@ class CIKD(SAC):
             create_env(config).close()
         super().setup(config)
         size = self.config.ensemble_size
-        self._returns = ReturnWindows(size, self.config.return_window)
+        self.history = History(size, self.config.return_window)
+        self.history.last_evaluation = no_evaluation_yet(size)
         self._reader = EpisodeReader()
         self._rng = np.random.default_rng(self.config.seed)
-        self._env_steps = 0
-        self._transitions_stored = 0
-        self._updates_owed = 0.0
-        self._num_updates = 0
-        self._episodes_lifetime = [0] * size
-        self._times_teacher = [0] * size
-        self._teacher = None
-        self._num_distillations = 0
-        self._num_skipped_phases = 0
-        self._last_phase = None
-        self._last_evaluation = no_evaluation_yet(size)
-        self._last_evaluation_best = None
 
     @override(Algorithm)
     def _create_local_replay_buffer_if_necessary(self, config: Any) -> None:
@@ -387,10 +315,8 @@ class CIKD(SAC):
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self._check_component(_STATE, components, not_components):
             state[_STATE] = {
-                "return_windows": self._returns.get_state(),
+                "history": self.history.get_state(),
                 "rng": self._rng.bit_generator.state,
-                "transitions_stored": self._transitions_stored,
-                **{name: getattr(self, f"_{name}") for name in _PLAIN_STATE},
             }
         return state
 
@@ -399,49 +325,19 @@ class CIKD(SAC):
         super().set_state(state)
         if _STATE not in state:
             return
-        own = state[_STATE]
-        self._returns.set_state(own["return_windows"])
-        self._rng.bit_generator.state = own["rng"]
-        for name in _PLAIN_STATE:
-            setattr(self, f"_{name}", own[name])
+        if "history" not in state[_STATE]:
+            raise ValueError(
+                "This checkpoint was written by an earlier version of rllib-cikd, and cannot be "
+                "restored: train anew, or restore it with that version."
+            )
+        self.history.set_state(state[_STATE]["history"])
+        self._rng.bit_generator.state = state[_STATE]["rng"]
         # Without the buffer, learning waits until it has been filled again.
-        stored = self.config.store_buffer_in_checkpoints
-        self._transitions_stored = own["transitions_stored"] if stored else 0
+        self.history.stored = ask_learner(
+            self.learner_group, lambda learner: learner.replay_buffer.num_added
+        )
         self._reader.forget_ongoing()  # env runners start new episodes after a restore
         self._sync_weights()  # RLlib's own may have been dropped
 
-    def _ask_learner(self, function: Callable[[Learner], T]) -> T:
-        """Calls a function on every learner; raises what RLlib would hide."""
-        answers = [answer.get() for answer in self.learner_group.foreach_learner(function)]
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
-        if not answers:
-            raise RuntimeError("No learner is alive; its error is in the worker's log above.")
-        return answers[0]
 
-
-_PLAIN_STATE = (
-    "env_steps",
-    "updates_owed",
-    "num_updates",
-    "episodes_lifetime",
-    "times_teacher",
-    "teacher",
-    "num_distillations",
-    "num_skipped_phases",
-    "last_phase",
-    "last_evaluation",
-    "last_evaluation_best",
-)
-
-
-def _by_member(values: Any) -> dict[str, Any]:
-    return {policy_id(k): value for k, value in enumerate(values)}
-
-
-def _evaluation_share(
-    num_episodes: int, seeds: list[int], share: tuple[int, int]
-) -> Callable[[CIKDEnvRunner], tuple[int, tuple[np.ndarray, np.ndarray]]]:
-    """Which share was played, and its returns and lengths."""
-    return lambda runner: (share[0], runner.evaluate_members(num_episodes, seeds, share))
+CIKDConfig.algorithm_class = CIKD

@@ -6,13 +6,28 @@ parameters are views into them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from rllib_cikd.engine.perceptrons import StackedMLP
-from rllib_cikd.rllib.sac_module import SACModule, split_policy_output
+from rllib_cikd.algorithm.perceptron import split_policy_output
+from rllib_cikd.engine.perceptrons import StackedPerceptrons
+
+
+class Member(Protocol):
+    """The networks of one SAC agent, as its module has them."""
+
+    policy: nn.Sequential
+    qf1: nn.Sequential
+    qf2: nn.Sequential
+    target_qf1: nn.Sequential
+    target_qf2: nn.Sequential
+    log_alpha: nn.Parameter
+    activation: str
+
+    def parameters(self) -> Iterable[Tensor]: ...
 
 
 class MemberStack:
@@ -23,15 +38,15 @@ class MemberStack:
         modules: The members themselves; their parameters become views of the stack.
     """
 
-    def __init__(self, members: Sequence[int], modules: Sequence[SACModule]):
+    def __init__(self, members: Sequence[int], modules: Sequence[Member]):
         self.members = list(members)
         self._modules = list(modules)
         activation = modules[0].activation
         # Twin-major: networks 0..n-1 are the members' first critics, n..2n-1 their second.
         policies, critics, targets = self._networks()
-        self.policy = StackedMLP.adopt(policies, activation, trainable=True)
-        self.critics = StackedMLP.adopt(critics, activation, trainable=True)
-        self.target_critics = StackedMLP.adopt(targets, activation, trainable=False)
+        self.policy = StackedPerceptrons.adopt(policies, activation, trainable=True)
+        self.critics = StackedPerceptrons.adopt(critics, activation, trainable=True)
+        self.target_critics = StackedPerceptrons.adopt(targets, activation, trainable=False)
         self.log_alpha = torch.stack([m.log_alpha.detach() for m in modules])
         for i, module in enumerate(modules):
             module.log_alpha.requires_grad_(False)
@@ -73,17 +88,12 @@ class MemberStack:
         )
 
 
-def policy_distribution(
-    policy: StackedMLP, obs: Tensor, gradient_rows: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """Mean and log std before the squashing, each `[n, B, A]`, at `obs` `[n, B, D]`.
-
-    With `gradient_rows`, only that many rows, the first ones, pass a gradient on.
-    """
-    return split_policy_output(policy(obs, gradient_rows=gradient_rows))
+def policy_distribution(policy: StackedPerceptrons, obs: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log std before the squashing, each `[n, B, A]`, at `obs` `[n, B, D]`."""
+    return split_policy_output(policy(obs))
 
 
-def q_values(critics: StackedMLP, obs_and_actions: Tensor, frozen: bool = False) -> Tensor:
+def q_values(critics: StackedPerceptrons, obs_and_actions: Tensor, frozen: bool = False) -> Tensor:
     """Both critics of n members at `[n, B, D + A]`: `[2, n, B]`.
 
     With `frozen`, the critics' parameters get no gradient.
@@ -92,7 +102,7 @@ def q_values(critics: StackedMLP, obs_and_actions: Tensor, frozen: bool = False)
     return q.view(2, *obs_and_actions.shape[:2])
 
 
-def group_members(modules: Sequence[SACModule], settings: Sequence[object]) -> list[MemberStack]:
+def group_members(modules: Sequence[Member], settings: Sequence[object]) -> list[MemberStack]:
     """Stacks members that have equal network shapes and equal settings.
 
     A homogeneous ensemble becomes one stack, so one batched pass. An ensemble whose members

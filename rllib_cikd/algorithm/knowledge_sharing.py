@@ -10,12 +10,12 @@ from torch import Tensor
 
 from rllib_cikd.algorithm import losses
 from rllib_cikd.algorithm.ensemble import MemberStack, policy_distribution, q_values
+from rllib_cikd.algorithm.perceptron import perceptron
 from rllib_cikd.algorithm.replay_buffer import Batch
 from rllib_cikd.algorithm.sac_update import SACUpdate
-from rllib_cikd.engine.optimizer import FusedAdam
-from rllib_cikd.engine.perceptrons import StackedMLP
+from rllib_cikd.engine.optimizer import Adam
+from rllib_cikd.engine.perceptrons import StackedPerceptrons
 from rllib_cikd.engine.recorded_step import RecordedStep
-from rllib_cikd.rllib.sac_module import mlp
 
 #: Values of `CIKDConfig.knowledge_sharing` and `CIKDConfig.distillation_targets`.
 KNOWLEDGE_SHARINGS = ("distillation", "hard_copy", "extra_updates", "none")
@@ -33,24 +33,19 @@ class Teacher:
         self.critics = stack.critics.select(stack.twins([row]))
 
     @torch.no_grad()
-    def outputs(self, batch: Batch) -> TeacherOutputs:
-        """What the students shall learn, at a batch `[..., B, D]` of any leading axes."""
-        obs, inputs = batch.obs, batch.obs_and_actions
-        mean, log_std = policy_distribution(self.policy, obs.reshape(1, -1, obs.shape[-1]))
-        q = q_values(self.critics, inputs.reshape(1, -1, inputs.shape[-1]))
-        return TeacherOutputs(
-            mean.view(*obs.shape[:-1], -1),
-            log_std.reshape(*obs.shape[:-1], -1),
-            q.view(2, *obs.shape[:-1]),
-        )
+    def answer(self, obs: Tensor, obs_and_actions: Tensor) -> TeacherAnswer:
+        """What the students shall learn at a minibatch, `[B, D]` and `[B, D + A]`."""
+        mean, log_std = policy_distribution(self.policy, obs.unsqueeze(0))
+        q = q_values(self.critics, obs_and_actions.unsqueeze(0))
+        return TeacherAnswer(mean[0], log_std[0], q)
 
 
-class TeacherOutputs(NamedTuple):
-    """Of one or several minibatches."""
+class TeacherAnswer(NamedTuple):
+    """The teacher's outputs at a minibatch."""
 
-    mean: Tensor  #: of the policy before the squashing, `[..., B, A]`
-    log_std: Tensor  #: `[..., B, A]`
-    q: Tensor  #: of both critics, `[2, ..., B]`
+    mean: Tensor  #: of the policy before the squashing, `[B, A]`
+    log_std: Tensor  #: `[B, A]`
+    q: Tensor  #: of both critics, `[2, 1, B]`
 
 
 def students_of(
@@ -78,8 +73,7 @@ def distill(
     Args:
         stacks: The ensemble; the students' networks are overwritten in place at the end.
         teacher: Whom to learn from.
-        minibatches: Gives the phase's minibatches, all students' alike, some at a time:
-            `[m, B, ...]`. The teacher answers them together, the students learn one by one.
+        minibatches: Gives the phase's minibatches `[B, ...]`, all students' alike.
         lr: Step size of the distillation optimiser.
         targets: One of `DISTILLATION_TARGETS`.
     """
@@ -87,17 +81,11 @@ def distill(
         twins = stack.twins(rows)
         policy = stack.policy.select(rows, trainable=targets != "critic")
         critics = stack.critics.select(twins, trainable=targets != "policy")
-        step = RecordedStep(_distillation_step(policy, critics, lr))
-        for group in minibatches():
-            answers = teacher.outputs(group)
-            for i in range(len(group.obs)):
-                step(
-                    group.obs[i],
-                    group.obs_and_actions[i],
-                    answers.mean[i],
-                    answers.log_std[i],
-                    answers.q[:, i],
-                )
+        parameters = [p for p in (policy.parameters, critics.parameters) if p.requires_grad]
+        optimizer = Adam(parameters, lr=lr)
+        step = RecordedStep(_distillation_step(teacher, policy, critics, optimizer), [optimizer])
+        for batch in minibatches():
+            step(batch.obs, batch.obs_and_actions)
         if targets != "critic":
             stack.policy.assign(rows, policy)
         if targets != "policy":
@@ -105,24 +93,19 @@ def distill(
 
 
 def _distillation_step(
-    policy: StackedMLP, critics: StackedMLP, lr: float
-) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], None]:
-    """A gradient step of S students, of those of their networks that are trainable."""
-    parameters = [p for p in (policy.parameters, critics.parameters) if p.requires_grad]
-    optimizer = FusedAdam(parameters, lr=lr)
+    teacher: Teacher, policy: StackedPerceptrons, critics: StackedPerceptrons, optimizer: Adam
+) -> Callable[[Tensor, Tensor], None]:
+    """A gradient step of S students on a minibatch, of those of their networks that learn."""
     ones = torch.ones(len(policy), device=policy.parameters.device)
 
-    def step(
-        obs: Tensor, obs_and_actions: Tensor, mean: Tensor, log_std: Tensor, q: Tensor
-    ) -> None:
-        """On one minibatch and the teacher's answers: `[B, ...]`, `q` `[2, B]`."""
+    def step(obs: Tensor, obs_and_actions: Tensor) -> None:
+        answer = teacher.answer(obs, obs_and_actions)
         losses_of_students = []
         if policy.parameters.requires_grad:
-            losses_of_students.append(_policy_kl(mean, log_std, policy, obs))
+            losses_of_students.append(policy_kl(answer, policy, obs))
         if critics.parameters.requires_grad:
-            losses_of_students.append(_critic_distance(q, critics, obs_and_actions))
-        for p in parameters:
-            p.grad = None
+            losses_of_students.append(critic_distance(answer, critics, obs_and_actions))
+        optimizer.zero_grad()
         # The gradient of a sum over students is one for each of them.
         torch.autograd.backward(losses_of_students, [ones] * len(losses_of_students))
         optimizer.descend()
@@ -167,8 +150,11 @@ def _reset_students(updates: Iterable[SACUpdate], teacher: int) -> None:
             ):
                 widths = [w.shape[1] for w in networks.weights]
                 out_dim = networks.weights[-1].shape[2]
-                fresh = [mlp(widths[0], widths[1:], out_dim, networks.activation) for _ in net_rows]
-                fresh_stack = StackedMLP.adopt(fresh, networks.activation, trainable=False)
+                fresh = [
+                    perceptron(widths[0], widths[1:], out_dim, networks.activation)
+                    for _ in net_rows
+                ]
+                fresh_stack = StackedPerceptrons.adopt(fresh, networks.activation, trainable=False)
                 networks.assign(net_rows, fresh_stack)
             update.reset_moments(rows)
 
@@ -179,25 +165,25 @@ def distance_to_teacher(
 ) -> dict[int, tuple[float, float]]:
     """KL(teacher ‖ student) and critic distance of every student, on one batch `[B, ...]`."""
     distances: dict[int, tuple[float, float]] = {}
-    answer = teacher.outputs(batch)
+    answer = teacher.answer(batch.obs, batch.obs_and_actions)
     for stack, rows in students_of(stacks, teacher.member):
         policy, critics = stack.policy.select(rows), stack.critics.select(stack.twins(rows))
-        kl = _policy_kl(answer.mean, answer.log_std, policy, batch.obs)
-        critic = _critic_distance(answer.q, critics, batch.obs_and_actions)
-        for row, kl_k, critic_k in zip(rows, kl.tolist(), critic.tolist(), strict=True):
-            distances[stack.members[row]] = (kl_k, critic_k)
+        kl = policy_kl(answer, policy, batch.obs)
+        distance = critic_distance(answer, critics, batch.obs_and_actions)
+        for row, kl_k, distance_k in zip(rows, kl.tolist(), distance.tolist(), strict=True):
+            distances[stack.members[row]] = (kl_k, distance_k)
     return distances
 
 
-def _policy_kl(
-    teacher_mean: Tensor, teacher_log_std: Tensor, students: StackedMLP, obs: Tensor
-) -> Tensor:
-    """`[S]`, at observations `[B, D]` that all S students share."""
+def policy_kl(answer: TeacherAnswer, students: StackedPerceptrons, obs: Tensor) -> Tensor:
+    """KL(teacher ‖ student) of S students at observations `[B, D]`: `[S]`."""
     mean, log_std = policy_distribution(students, obs.expand(len(students), -1, -1))
-    return losses.policy_kl(teacher_mean, teacher_log_std, mean, log_std)
+    return losses.policy_kl(answer.mean, answer.log_std, mean, log_std)
 
 
-def _critic_distance(teacher_q: Tensor, students: StackedMLP, obs_and_actions: Tensor) -> Tensor:
-    """`[S]`, at inputs `[B, D + A]` that all S students share; `teacher_q` `[2, B]`."""
+def critic_distance(
+    answer: TeacherAnswer, students: StackedPerceptrons, obs_and_actions: Tensor
+) -> Tensor:
+    """Distance of S students' twin critics to the teacher's at `[B, D + A]`: `[S]`."""
     student_q = q_values(students, obs_and_actions.expand(len(students) // 2, -1, -1))
-    return losses.critic_distance(teacher_q.unsqueeze(1), student_q)
+    return losses.critic_distance(answer.q, student_q)

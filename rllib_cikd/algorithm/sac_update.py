@@ -11,7 +11,7 @@ from torch import Tensor
 from rllib_cikd.algorithm import losses
 from rllib_cikd.algorithm.ensemble import MemberStack, policy_distribution, q_values
 from rllib_cikd.algorithm.replay_buffer import Batch
-from rllib_cikd.engine.optimizer import FusedAdam
+from rllib_cikd.engine.optimizer import Adam
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class SACUpdate:
             "alpha": stack.log_alpha,
         }
         self.optimizers = {
-            name: FusedAdam([parameters], lr=3e-4) for name, parameters in self._parameters.items()
+            name: Adam([parameters], lr=3e-4) for name, parameters in self._parameters.items()
         }
         for name, optimizer in self.optimizers.items():
             lr = getattr(settings, f"{name}_lr")
@@ -64,26 +64,24 @@ class SACUpdate:
             The `STATISTICS` of this step, `[len(STATISTICS), n]`, without gradient.
         """
         stack, alpha = self.stack, self.stack.alpha
+        noise_at_obs, noise_at_next_obs = noise.unbind(1)
 
-        # Actions at s and s' in one pass; only those at s pass a gradient on to the policy.
-        num_rows = batch.obs.shape[1]
-        both_actions, both_log_probs = losses.sample_squashed_gaussian(
-            *policy_distribution(
-                stack.policy, torch.cat([batch.obs, batch.next_obs], 1), gradient_rows=num_rows
-            ),
-            noise.flatten(1, 2),
-        )
-        actions, next_actions = both_actions.split(num_rows, 1)
-        log_probs, next_log_probs = both_log_probs.split(num_rows, 1)
-
+        # Critics: one step towards the soft Bellman target.
         with torch.no_grad():
+            next_actions, next_log_probs = losses.sample_squashed_gaussian(
+                *policy_distribution(stack.policy, batch.next_obs), noise_at_next_obs
+            )
             next_q = q_values(stack.target_critics, torch.cat([batch.next_obs, next_actions], -1))
             target = losses.td_target(batch.rewards, batch.discounts, next_q, next_log_probs, alpha)
         q = q_values(stack.critics, batch.obs_and_actions)
         critic_loss = losses.critic_loss(q, target)
         self._descend(critic=critic_loss)
 
-        # The critics as just updated judge the policy; they get no gradient from it.
+        # Policy and temperature: the critics as just updated judge the policy's actions; they get
+        # no gradient from it.
+        actions, log_probs = losses.sample_squashed_gaussian(
+            *policy_distribution(stack.policy, batch.obs), noise_at_obs
+        )
         policy_q = q_values(stack.critics, torch.cat([batch.obs, actions], -1), frozen=True)
         actor_loss = losses.actor_loss(log_probs, policy_q, alpha)
         alpha_loss = losses.temperature_loss(
@@ -91,18 +89,17 @@ class SACUpdate:
         )
         self._descend(actor=actor_loss, alpha=alpha_loss)
 
-        with torch.no_grad():
-            stack.target_critics.parameters.lerp_(stack.critics.parameters, self.settings.tau)
-            return torch.stack(
-                [
-                    critic_loss.detach(),
-                    actor_loss.detach(),
-                    alpha_loss.detach(),
-                    q.detach().mean(dim=(0, 2)),
-                    log_probs.detach().mean(-1),
-                    alpha.squeeze(-1),
-                ]
-            )
+        stack.target_critics.follow(stack.critics, self.settings.tau)
+        return torch.stack(
+            [
+                critic_loss.detach(),
+                actor_loss.detach(),
+                alpha_loss.detach(),
+                q.detach().mean(dim=(0, 2)),
+                log_probs.detach().mean(-1),
+                alpha.squeeze(-1),
+            ]
+        )
 
     def _descend(self, **losses: Tensor) -> None:
         """One step of each named optimiser on the sum over members of its loss `[n]`."""
@@ -123,32 +120,6 @@ class SACUpdate:
         networks = self.stack.policy if name == "actor" else self.stack.critics
         weights, biases = networks.split(values)
         return weights + biases
-
-    @torch.no_grad()
-    def flush_vanished_moments(self) -> None:
-        """Sets Adam's vanishing moments to 0; to be called every hundred steps or so.
-
-        A unit that has died gets no gradient any more. Its moments decay to denormal numbers,
-        below 1e-38, and stay there, and processors are a hundred times slower with those. What is
-        set to 0 here has no effect: a first moment of 1e-30 moves a weight by less than 1e-25, and
-        the root of a second moment of 1e-32 is nothing beside Adam's ε of 1e-8.
-        """
-        for optimizer in self.optimizers.values():
-            for state in optimizer.state.values():
-                for moment, vanished in (("exp_avg", 1e-30), ("exp_avg_sq", 1e-32)):
-                    torch.hardshrink(state[moment], vanished, out=state[moment])
-
-    def memory_in_use(self) -> tuple[Any, ...]:
-        """Where `step` finds its tensors, and its step sizes: a CUDA graph has them built in.
-
-        Restoring a checkpoint makes new optimiser states, a schedule changes step sizes.
-        """
-        tensors = [self.stack.target_critics.parameters, *self._parameters.values()]
-        for optimizer in self.optimizers.values():
-            for state in optimizer.state.values():
-                tensors += state.values()
-        rates = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers.values()]
-        return (*(tensor.data_ptr() for tensor in tensors), *rates)
 
     def reset_moments(self, rows: list[int]) -> None:
         """Forgets the direction in which the policies and critics in these rows were moving.

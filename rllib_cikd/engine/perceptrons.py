@@ -41,20 +41,20 @@ ACTIVATIONS: dict[str, tuple[type[nn.Module], Callable[..., Tensor], Callable[..
 }
 
 
-class _StackedMLPFunction(torch.autograd.Function):
+class _Evaluation(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, parameters: Tensor, mlp: StackedMLP, rows: int) -> Tensor:
-        activate = ACTIVATIONS[mlp.activation][1]
-        last = len(mlp.weights) - 1
-        ctx.mlp, ctx.rows = mlp, x.shape[1]
-        ctx.one_by_one = one_by_one(x, mlp.weights)
+    def forward(ctx: Any, x: Tensor, parameters: Tensor, stack: StackedPerceptrons) -> Tensor:
+        activate = ACTIVATIONS[stack.activation][1]
+        last = len(stack.weights) - 1
+        ctx.stack = stack
+        ctx.one_by_one = one_by_one(x, stack.weights)
         inputs, outputs = [], []
         for (y,), (weights, biases) in zip(
-            _divide([x], ctx.one_by_one), mlp.blocks(ctx.one_by_one), strict=True
+            _divide([x], ctx.one_by_one), stack.blocks(ctx.one_by_one), strict=True
         ):
             for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-                inputs.append(y if rows == ctx.rows else y[..., :rows, :])
-                relu = layer < last and mlp.activation == "relu"  # the product does it in passing
+                inputs.append(y)
+                relu = layer < last and stack.activation == "relu"  # the product does it in passing
                 y = affine(y, weight, bias, relu)
                 if layer < last and not relu:
                     y = activate(y)
@@ -66,20 +66,20 @@ class _StackedMLPFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
-        mlp: StackedMLP = ctx.mlp
+        stack: StackedPerceptrons = ctx.stack
         parameters, *saved = ctx.saved_tensors
-        layers, rows = len(mlp.weights), saved[0].shape[-2]
-        activation_backward = ACTIVATIONS[mlp.activation][2]
+        layers = len(stack.weights)
+        activation_backward = ACTIVATIONS[stack.activation][2]
         needs_x, needs_parameters = ctx.needs_input_grad[:2]
         grad_parameters = None
         if needs_parameters:
             grad_parameters = torch.empty_like(parameters)
             grad_weights, grad_biases = (
-                _divide(some, ctx.one_by_one) for some in mlp.split(grad_parameters)
+                _divide(some, ctx.one_by_one) for some in stack.split(grad_parameters)
             )
         grads = []
-        blocks = mlp.blocks(ctx.one_by_one)
-        for i, (grad,) in enumerate(_divide([grad_outputs[0][:, :rows]], ctx.one_by_one)):
+        blocks = stack.blocks(ctx.one_by_one)
+        for i, (grad,) in enumerate(_divide([grad_outputs[0]], ctx.one_by_one)):
             weights, inputs = blocks[i][0], saved[i * layers : (i + 1) * layers]
             for layer in reversed(range(layers)):
                 if needs_parameters:
@@ -91,11 +91,9 @@ class _StackedMLPFunction(torch.autograd.Function):
                     grad = activation_backward(grad, inputs[layer])
             grads.append(grad)
         if not needs_x:
-            return None, grad_parameters, None, None
+            return None, grad_parameters, None
         grad = torch.stack(grads) if ctx.one_by_one else grads[0]
-        if rows < ctx.rows:
-            grad = nn.functional.pad(grad, (0, 0, 0, ctx.rows - rows))
-        return grad, grad_parameters, None, None
+        return grad, grad_parameters, None
 
 
 def _divide(tensors: Sequence[Tensor], one_by_one: bool) -> list[Sequence[Tensor]]:
@@ -103,7 +101,7 @@ def _divide(tensors: Sequence[Tensor], one_by_one: bool) -> list[Sequence[Tensor
     return list(zip(*(t.unbind(0) for t in tensors), strict=True)) if one_by_one else [tensors]
 
 
-class StackedMLP:
+class StackedPerceptrons:
     """n perceptrons of equal shape, evaluated together.
 
     All their weights and biases are one tensor, `parameters` `[P]`, so that the step of an
@@ -139,11 +137,11 @@ class StackedMLP:
     @classmethod
     def adopt(
         cls, networks: Sequence[nn.Sequential], activation: str, trainable: bool
-    ) -> StackedMLP:
+    ) -> StackedPerceptrons:
         """Stacks the networks' parameters and turns the networks' own into views of the stack.
 
         Args:
-            networks: As made by `sac_module.mlp`, all of the same shape.
+            networks: Perceptrons, all of the same shape.
             activation: Theirs, a key of `ACTIVATIONS`.
             trainable: Whether `parameters` requires a gradient.
         """
@@ -188,21 +186,25 @@ class StackedMLP:
         """`weights` and `biases`; or those of network k, `[in, out]` and `[1, out]`, for each k."""
         return self._alone if one_by_one else [(self.weights, self.biases)]
 
-    def __call__(self, x: Tensor, frozen: bool = False, gradient_rows: int | None = None) -> Tensor:
+    def __call__(self, x: Tensor, frozen: bool = False) -> Tensor:
         """`[n, B, in]` -> `[n, B, out]`.
 
         Args:
             x: Each network's own inputs.
             frozen: Whether the gradient passes to `x` only, none to the parameters.
-            gradient_rows: Of the B rows only so many, the first ones, pass a gradient on.
         """
         parameters = self._frozen if frozen else self.parameters
-        return _StackedMLPFunction.apply(x, parameters, self, gradient_rows or x.shape[1])
+        return _Evaluation.apply(x, parameters, self)
 
-    def select(self, networks: Sequence[int], trainable: bool = False) -> StackedMLP:
+    @torch.no_grad()
+    def follow(self, online: StackedPerceptrons, tau: float) -> None:
+        """Target networks' step towards the online ones: θ' ← θ' + τ (θ - θ')."""
+        self.parameters.lerp_(online.parameters, tau)
+
+    def select(self, networks: Sequence[int], trainable: bool = False) -> StackedPerceptrons:
         """Independent copies of some of the networks."""
         index = torch.as_tensor(list(networks), device=self.parameters.device)
-        return StackedMLP(
+        return StackedPerceptrons(
             [weight[index] for weight in self.weights],
             [bias[index] for bias in self.biases],
             self.activation,
@@ -210,7 +212,7 @@ class StackedMLP:
         )
 
     @torch.no_grad()
-    def assign(self, networks: Sequence[int], source: StackedMLP) -> None:
+    def assign(self, networks: Sequence[int], source: StackedPerceptrons) -> None:
         """Overwrites some of the networks, in place; a source of one network serves them all.
 
         Raises:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -28,9 +28,9 @@ class RecordedStep(Generic[T]):
     Args:
         step: Takes tensors, returns one or none. On a GPU it must not wait for the device's
             results, and may read and write only its arguments and tensors that stay in place.
-        depends_on: What a recording is valid for, beside the shapes of the arguments: addresses of
-            the tensors that `step` uses, and numbers that the recording keeps. It is asked before
-            each call, and where it has changed `step` is recorded anew.
+        optimizers: Those that `step` steps. A recording keeps where their states are and their step
+            sizes; restoring a checkpoint makes new states, a schedule changes step sizes, and then
+            `step` is recorded anew.
     """
 
     #: Set for all steps when one could not be recorded.
@@ -39,10 +39,10 @@ class RecordedStep(Generic[T]):
     def __init__(
         self,
         step: Callable[..., T],
-        depends_on: Callable[[], Hashable] = lambda: None,
+        optimizers: Sequence[torch.optim.Optimizer] = (),
     ):
         self._step = step
-        self._depends_on = depends_on
+        self._optimizers = optimizers
         self._valid_for: Hashable = None
         self._calls = 0
         self._graph: Any = None
@@ -57,7 +57,7 @@ class RecordedStep(Generic[T]):
             return self._call_on_gpu(arguments)
 
     def _call_on_gpu(self, arguments: tuple[Tensor, ...]) -> T:
-        valid_for = (self._depends_on(), tuple(a.shape for a in arguments))
+        valid_for = (self._kept_by_a_recording(), tuple(a.shape for a in arguments))
         if valid_for != self._valid_for:
             self._valid_for, self._graph, self._calls = valid_for, None, 0
         if self._graph is None:
@@ -70,6 +70,14 @@ class RecordedStep(Generic[T]):
             own.copy_(given)
         self._graph.replay()
         return self._result
+
+    def _kept_by_a_recording(self) -> tuple[Hashable, ...]:
+        kept: list[Hashable] = []
+        for optimizer in self._optimizers:
+            kept += [float(group["lr"]) for group in optimizer.param_groups]
+            for state in optimizer.state.values():
+                kept += [tensor.data_ptr() for tensor in state.values()]
+        return tuple(kept)
 
     def _call_aside(self, arguments: tuple[Tensor, ...]) -> T:
         """An ordinary call, on a stream of its own, as PyTorch asks for before a recording."""

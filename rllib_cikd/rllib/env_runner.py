@@ -13,7 +13,7 @@ from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.rllib.utils.annotations import override
 
-from rllib_cikd.algorithm.policy_selection import assign_member, policy_ids
+from rllib_cikd.algorithm.members import assign_member, policy_ids
 from rllib_cikd.rllib.environment import SingleAgentAsMulti, create_env
 from rllib_cikd.rllib.evaluation import evaluation_seeds, play_episodes
 

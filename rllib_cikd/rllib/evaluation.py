@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
-from rllib_cikd.algorithm.policy_selection import policy_id
+from rllib_cikd.algorithm.history import by_member
+from rllib_cikd.algorithm.members import policy_id
+from rllib_cikd.common import result_keys as keys
 from rllib_cikd.rllib.environment import unsquash_actions
 
 
@@ -65,6 +69,50 @@ def play_episodes(
     return returns, lengths
 
 
+def play_on_runners(
+    group: EnvRunnerGroup, remote: Sequence[int], num_episodes: int, seeds: Sequence[int] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Plays evaluation episodes on env runners, each of which takes a share.
+
+    Args:
+        group: Whose local env runner plays where there is no remote one, or one has failed.
+        remote: Its remote env runners that take part.
+        num_episodes: E, episodes of each member.
+        seeds: Entropy of the episodes' seeds; None: drawn anew.
+
+    Returns:
+        Undiscounted returns and lengths, each `[K, E]`.
+    """
+    if seeds is None:  # all runners must play shares of the same episodes
+        seeds = [int(np.random.SeedSequence().generate_state(1)[0])]
+    local = group.local_env_runner
+    remote = list(remote)[:num_episodes]
+    if not remote:
+        return local.evaluate_members(num_episodes, seeds)
+    n = len(remote)
+    answers = group.foreach_env_runner(
+        [_share(num_episodes, seeds, (i, n)) for i in range(n)],
+        remote_worker_ids=remote,
+        local_env_runner=False,
+    )
+    shares = dict(answers)
+    for i in range(n):
+        if i not in shares:  # its env runner failed: RLlib restarts it, we play its share
+            shares[i] = local.evaluate_members(num_episodes, seeds, (i, n))
+    returns = np.zeros((len(shares[0][0]), num_episodes))
+    lengths = np.zeros_like(returns, dtype=np.int64)
+    for i, (share_returns, share_lengths) in shares.items():
+        returns[:, i::n], lengths[:, i::n] = share_returns, share_lengths
+    return returns, lengths
+
+
+def _share(
+    num_episodes: int, seeds: Sequence[int], share: tuple[int, int]
+) -> Callable[[Any], tuple[int, tuple[np.ndarray, np.ndarray]]]:
+    """Which share was played, and its returns and lengths."""
+    return lambda runner: (share[0], runner.evaluate_members(num_episodes, seeds, share))
+
+
 def _check_finite(
     member: int, lengths: np.ndarray, episodes: list[int], **quantities: np.ndarray
 ) -> None:
@@ -97,15 +145,18 @@ def summarize(
     """
     means = returns.mean(axis=1)
     best = int(means.argmax())
+    summaries = {
+        "best": means.max(),
+        "worst": means.min(),
+        "mean": means.mean(),
+        "elected": math.nan if elected is None else means[elected],
+    }
     return {
-        "ensemble": {
-            "return_mean": {policy_id(k): float(mean) for k, mean in enumerate(means)},
-            "best_return_mean": float(means.max()),
-            "worst_return_mean": float(means.min()),
-            "mean_return_mean": float(means.mean()),
-            "elected_return_mean": float("nan") if elected is None else float(means[elected]),
-            "best_policy": best,
-            "num_env_steps_sampled_lifetime": env_steps,
+        keys.ENSEMBLE: {
+            keys.RETURN_MEAN: by_member([float(mean) for mean in means]),
+            **{keys.summary_key(who): float(summaries[who]) for who in keys.SUMMARIES},
+            keys.BEST_POLICY: best,
+            keys.STEPS: env_steps,
         },
         "env_runners": {
             "episode_return_mean": float(means[best]),
@@ -115,6 +166,24 @@ def summarize(
             "num_episodes": returns.size,
             "num_env_steps_sampled": int(lengths.sum()),
         },
+    }
+
+
+def assessment(
+    teacher: int, returns_before: Sequence[float], returns_after: Sequence[float]
+) -> dict[str, Any]:
+    """What an evaluation just before and one just after a phase say of it.
+
+    Args:
+        teacher: Who taught.
+        returns_before, returns_after: Mean evaluation return of every member, `[K]`.
+    """
+    students = [value for k, value in enumerate(returns_after) if k != teacher]
+    above = [value > returns_after[teacher] for value in students]
+    return {
+        "return_before": dict(enumerate(returns_before)),
+        "return_after": dict(enumerate(returns_after)),
+        keys.STUDENTS_ABOVE_TEACHER: float(np.mean(above)) if above else math.nan,
     }
 
 

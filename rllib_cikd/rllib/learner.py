@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Collection, Iterator
-from typing import Any
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from ray.rllib.core import ALL_MODULES
+from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_TRAINED_LIFETIME
@@ -23,18 +24,17 @@ from rllib_cikd.algorithm.knowledge_sharing import (
     hard_copy,
     reset_students,
 )
-from rllib_cikd.algorithm.policy_selection import policy_id, policy_ids
+from rllib_cikd.algorithm.members import policy_id, policy_ids
 from rllib_cikd.algorithm.replay_buffer import Batch, ReplayBuffer
 from rllib_cikd.algorithm.sac_update import SACSettings, SACUpdate
 from rllib_cikd.engine.recorded_step import RecordedStep
+
+T = TypeVar("T")
 
 _REPLAY_BUFFER, _GENERATOR = "replay_buffer", "generator"
 
 #: Transitions on which the distance of students to their teacher is measured.
 _ASSESSMENT_BATCH_SIZE = 2048
-
-#: Minibatches of distillation that the teacher answers in one pass.
-_MINIBATCHES_AT_A_TIME = 4
 
 
 class CIKDTorchLearner(TorchLearner):
@@ -79,7 +79,9 @@ class CIKDTorchLearner(TorchLearner):
         ]
         self.stacks = [update.stack for update in self.updates]
         self._steps = [
-            RecordedStep(functools.partial(self._sac_step, update), update.memory_in_use)
+            RecordedStep(
+                functools.partial(self._sac_step, update), list(update.optimizers.values())
+            )
             for update in self.updates
         ]
         if self.config.knowledge_sharing == "hard_copy" and len({_shapes(m) for m in modules}) > 1:
@@ -156,8 +158,6 @@ class CIKDTorchLearner(TorchLearner):
                 continue
             for step, those in zip(self._steps, members, strict=True):
                 total.index_add_(1, those, step(step_rows[those], noise[those]))
-        for update in self.updates:
-            update.flush_vanished_moments()
         return total / num_updates
 
     def _draw_rows(self, num_updates: int, batch_size: int) -> Tensor:
@@ -243,8 +243,8 @@ class CIKDTorchLearner(TorchLearner):
         )
 
     def _minibatches(self, rows: Tensor) -> Iterator[Batch]:
-        for some in rows.split(_MINIBATCHES_AT_A_TIME):
-            yield self.replay_buffer.gather(some, self.config.gamma)
+        for minibatch_rows in rows:
+            yield self.replay_buffer.gather(minibatch_rows, self.config.gamma)
 
     @override(TorchLearner)
     def get_state(
@@ -292,6 +292,22 @@ class CIKDTorchLearner(TorchLearner):
     @override(TorchLearner)
     def compute_loss_for_module(self, **kwargs):
         raise NotImplementedError("CIKD's update is `SACUpdate.step`, for all members at once.")
+
+
+def ask_learner(group: LearnerGroup, question: Callable[[CIKDTorchLearner], T]) -> T:
+    """Calls a function on every learner; returns the first one's answer.
+
+    Raises:
+        Exception: What a learner raised, which RLlib would hide.
+        RuntimeError: If no learner is alive.
+    """
+    answers = [answer.get() for answer in group.foreach_learner(question)]
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    if not answers:
+        raise RuntimeError("No learner is alive; its error is in the worker's log above.")
+    return answers[0]
 
 
 def _sac_settings(config: Any, action_dim: int) -> SACSettings:

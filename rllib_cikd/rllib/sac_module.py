@@ -12,28 +12,10 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.utils.annotations import override
 from torch import Tensor, nn
 
-from rllib_cikd.engine.perceptrons import ACTIVATIONS
-
-#: Bounds of the policy's log standard deviation (SAC's published program).
-LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
+from rllib_cikd.algorithm.perceptron import perceptron, split_policy_output
 
 #: The model settings a member understands, with SAC's published values.
 DEFAULT_MODEL_CONFIG: dict[str, Any] = {"fcnet_hiddens": [256, 256], "fcnet_activation": "relu"}
-
-
-def mlp(in_dim: int, hiddens: list[int], out_dim: int, activation: str) -> nn.Sequential:
-    """A multi-layer perceptron with a linear last layer."""
-    layers: list[nn.Module] = []
-    for width in hiddens:
-        layers += [nn.Linear(in_dim, width), ACTIVATIONS[activation][0]()]
-        in_dim = width
-    return nn.Sequential(*layers, nn.Linear(in_dim, out_dim))
-
-
-def split_policy_output(output: Tensor) -> tuple[Tensor, Tensor]:
-    """Policy network output `[..., 2A]` -> mean and clipped log std of the Gaussian, `[..., A]`."""
-    mean, log_std = output.chunk(2, dim=-1)
-    return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
 
 
 class SACModule(TorchRLModule, InferenceOnlyAPI):
@@ -60,13 +42,13 @@ class SACModule(TorchRLModule, InferenceOnlyAPI):
         hiddens = list(model_config["fcnet_hiddens"])
         activation = self.activation = model_config["fcnet_activation"]
 
-        self.policy = mlp(obs_dim, hiddens, 2 * action_dim, activation)
+        self.policy = perceptron(obs_dim, hiddens, 2 * action_dim, activation)
         if self.inference_only:
             return
-        self.qf1 = mlp(obs_dim + action_dim, hiddens, 1, activation)
-        self.qf2 = mlp(obs_dim + action_dim, hiddens, 1, activation)
-        self.target_qf1 = mlp(obs_dim + action_dim, hiddens, 1, activation)
-        self.target_qf2 = mlp(obs_dim + action_dim, hiddens, 1, activation)
+        self.qf1 = perceptron(obs_dim + action_dim, hiddens, 1, activation)
+        self.qf2 = perceptron(obs_dim + action_dim, hiddens, 1, activation)
+        self.target_qf1 = perceptron(obs_dim + action_dim, hiddens, 1, activation)
+        self.target_qf2 = perceptron(obs_dim + action_dim, hiddens, 1, activation)
         self.target_qf1.load_state_dict(self.qf1.state_dict())
         self.target_qf2.load_state_dict(self.qf2.state_dict())
         self.log_alpha = nn.Parameter(torch.tensor([math.log(model_config["initial_alpha"])]))

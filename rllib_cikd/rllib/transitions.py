@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from rllib_cikd.algorithm.policy_selection import member_of, policy_id
+from rllib_cikd.algorithm.history import FinishedEpisode
+from rllib_cikd.algorithm.members import member_of, policy_id
 from rllib_cikd.rllib.environment import AGENT_ID
-
-
-class FinishedEpisode(NamedTuple):
-    """A training episode that came to its end."""
-
-    member: int
-    episode_return: float
-    length: int
 
 
 @dataclass
@@ -100,9 +93,7 @@ class EpisodeReader:
             episode.return_so_far += float(returned.sum())
             if agent.is_done:
                 if episode.complete:
-                    finished.append(
-                        FinishedEpisode(member_of(chunk), episode.return_so_far, episode.next_step)
-                    )
+                    finished.append(FinishedEpisode(member_of(chunk), episode.return_so_far))
                 del self._ongoing[chunk.id_]
         if not parts:
             return {}, finished

@@ -39,17 +39,15 @@ def everything(algo: CIKD) -> dict[str, np.ndarray]:
     runner = algo.env_runner
     buffer = learner_of(algo).replay_buffer.get_state()
     own = algo.get_state(components="cikd")["cikd"]
-    plain = {
-        name: own[name]
-        for name in ("env_steps", "num_updates", "updates_owed", "transitions_stored", "teacher")
-    }
+    history = own["history"]
+    plain = {name: history[name] for name in ("env_steps", "num_updates", "num_phases", "teacher")}
     return {
         "iteration": np.array(algo.iteration),
         **{f"own/{name}": np.array(value, dtype=float) for name, value in plain.items()},
-        "times_teacher": np.array(own["times_teacher"]),
-        "episodes_lifetime": np.array(own["episodes_lifetime"]),
-        "num_distillations": np.array(own["num_distillations"]),
-        "return_windows": np.array([json.dumps(window) for window in own["return_windows"]]),
+        "stored": np.array(algo.history.stored),
+        "times_teacher": np.array(history["times_teacher"]),
+        "episodes": np.array(history["episodes"]),
+        "returns": np.array([json.dumps(window) for window in history["returns"]]),
         "election_generator": np.array(json.dumps(own["rng"])),
         "learner_generator": learner_of(algo)._generator.get_state().numpy(),
         "selection_generator": np.array(json.dumps(runner._selection_rng.bit_generator.state)),
@@ -86,8 +84,8 @@ def trained(ray_cluster, tmp_path_factory):
     algo = eventful_config().build_algo()
     for _ in range(4):
         algo.train()
-    assert algo._num_distillations >= 3
-    assert algo._updates_owed % 1 != 0
+    assert algo.history.num_phases >= 3
+    assert (algo.history.stored - 50) * algo.config.updates_per_step % 1 != 0
     path = algo.save_to_path(str(tmp_path_factory.mktemp("checkpoint")))
     yield algo, path
     algo.stop()
@@ -113,7 +111,7 @@ def test_from_checkpoint_restores_everything(trained, restore, load):
     restored = restore(path, load)
     assert type(restored) is CIKD
     assert_same_state(everything(restored), everything(algo))
-    assert repr(restored._returns.means()) == repr(algo._returns.means())
+    assert repr(restored.history.returns.means()) == repr(algo.history.returns.means())
     assert restored.elected_policy_id == algo.elected_policy_id
     assert restored.evaluate() == algo.evaluate()
     assert all(stack.is_attached() for stack in learner_of(restored).stacks)
@@ -137,13 +135,13 @@ def test_training_goes_on_the_same_from_the_same_checkpoint(restore, trained):
     assert_same_state(everything(one), everything(two))
     assert repr(first["ensemble"]["return_mean"]) == repr(second["ensemble"]["return_mean"])
     assert first["training_iteration"] == algo.iteration + 2
-    assert first["num_env_steps_sampled_lifetime"] == one._env_steps
-    assert algo._env_steps + 200 <= one._env_steps < algo._env_steps + 220
-    assert first["ensemble"]["num_distillations_lifetime"] >= algo._num_distillations + 2
+    assert first["num_env_steps_sampled_lifetime"] == one.history.env_steps
+    assert algo.history.env_steps + 200 <= one.history.env_steps < algo.history.env_steps + 220
+    assert first["ensemble"]["num_distillations_lifetime"] >= algo.history.num_phases + 2
     learner, old = learner_of(one), rows_of(algo)
-    assert learner.replay_buffer.num_added == one._env_steps
+    assert learner.replay_buffer.num_added == one.history.env_steps
     for name, values in rows_of(one).items():
-        assert np.array_equal(values[: algo._env_steps], old[name]), name
+        assert np.array_equal(values[: algo.history.env_steps], old[name]), name
 
 
 def test_no_transition_is_missing_or_double_after_a_restore(build, restore):
@@ -159,13 +157,15 @@ def test_no_transition_is_missing_or_double_after_a_restore(build, restore):
     assert rows["obs"][0, 3] == 0
     assert not rows["terminated"][:29].any()
     assert rows["terminated"][29]
-    finished_before = sum(algo._episodes_lifetime)
+    finished_before = sum(algo.history.episodes)
     assert finished_before == 3
     # 100 more steps hold three whole episodes; the ten steps before the restore count for none.
-    assert sum(restored._episodes_lifetime) == 6
+    assert sum(restored.history.episodes) == 6
     # Episode e has the return sum(step + e), and a new environment counts from 0 again.
     returns = {
-        episode_return for window in restored._returns.get_state() for episode_return in window
+        episode_return
+        for window in restored.history.returns.get_state()
+        for episode_return in window
     }
     assert returns == {(sum(range(1, 31)) + 30 * e) * envs.UNIT for e in range(3)}
 
@@ -177,11 +177,11 @@ def test_a_live_algorithm_starts_new_episodes_after_a_restore(build):
     algo.train()
     path = algo.save_to_path()
     algo.restore_from_path(path)
-    finished = sum(algo._episodes_lifetime)
+    finished = sum(algo.history.episodes)
     algo.train()
     steps = rows_of(algo)["obs"][100:, 3] / envs.UNIT
     assert steps.tolist() == [step % 30 for step in range(100)]
-    assert sum(algo._episodes_lifetime) == finished + 3
+    assert sum(algo.history.episodes) == finished + 3
 
 
 def test_new_start_states_after_a_restore(build, restore):
@@ -239,7 +239,7 @@ import test_checkpoint  # for what is looked at; the package must come with the 
 
 np.savez(out + ".npz", **test_checkpoint.everything(algo))
 evaluations = [algo.evaluate() for _ in range(2)]
-means = algo._returns.means()
+means = algo.history.returns.means()
 result = algo.train()
 with open(out + ".json", "w") as file:
     json.dump(
@@ -279,9 +279,9 @@ def test_in_a_fresh_process(trained, tmp_path):
     assert set(first["ensemble"]["return_mean"]) == set(MEMBERS)
     here = algo.evaluate()["ensemble"]["return_mean"]
     assert first["ensemble"]["return_mean"] == pytest.approx(here, rel=1e-5)
-    assert repr(report["return_means"]) == repr(algo._returns.means())
+    assert repr(report["return_means"]) == repr(algo.history.returns.means())
     assert report["iteration"] == algo.iteration + 1
-    assert algo._env_steps + 100 <= report["steps"] < algo._env_steps + 107
+    assert algo.history.env_steps + 100 <= report["steps"] < algo.history.env_steps + 107
     assert report["transitions"] == report["steps"]
     assert report["attached"]
 
@@ -315,8 +315,8 @@ def test_without_the_buffer_learning_waits_until_it_is_filled_again(build, resto
     assert all(same(weights_of(restored), before).values()), "learned from too few transitions"
     assert phases == []
     restored.training_step()
-    assert restored._env_steps == 300
-    assert restored._num_updates == algo._num_updates + 20
+    assert restored.history.env_steps == 300
+    assert restored.history.num_updates == algo.history.num_updates + 20
     assert phases == [100]
     # No second random phase: the exploring policies act at once.
     assert not restored.get_module("policy_0").act_randomly
@@ -436,7 +436,7 @@ def test_tune_checkpoint_and_restore(ray_cluster, tmp_path):
     ):
         assert key in columns
     algo = CIKD.from_checkpoint(results[0].checkpoint.path)
-    assert algo._env_steps == 500
+    assert algo.history.env_steps == 500
     assert len(learner_of(algo).replay_buffer) == 500
     assert set(algo.evaluate()["ensemble"]["return_mean"]) == {"policy_0", "policy_1"}
     algo.stop()

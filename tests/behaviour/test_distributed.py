@@ -62,7 +62,7 @@ def test_remote_env_runners(build, num_env_runners, num_envs, fragment):
     rows = rows_of(algo)
     steps = results[-1]["num_env_steps_sampled_lifetime"]
     assert len(rows["rewards"]) == steps >= 300
-    assert algo._num_updates == steps - 50
+    assert algo.history.num_updates == steps - 50
     assert assert_each_transition_once_and_in_order(rows) == num_env_runners * num_envs
     finished = sum(results[-1]["ensemble"]["episodes_lifetime"].values())
     assert finished == results[-1]["env_runners"]["num_episodes_lifetime"]
@@ -93,11 +93,11 @@ def test_run_goes_on_when_an_env_runner_is_killed(build, num_env_runners):
     result = algo.train()
     assert result["fault_tolerance"]["num_remote_worker_restarts"] == 1
     assert result["fault_tolerance"]["num_healthy_workers"] == num_env_runners
-    steps = algo._env_steps
+    steps = algo.history.env_steps
     assert result["timesteps_total"] == steps
     rows = rows_of(algo)
     assert len(rows["rewards"]) == steps
-    assert algo._num_updates == steps - 50
+    assert algo.history.num_updates == steps - 50
     # The new env runner has a new environment, which counts from 0 again: look at its part.
     rows = {name: values[rows["obs"][:, 0] == envs.UNIT] for name, values in rows.items()}
     (restart,) = np.flatnonzero(np.diff(rows["obs"][:, 2]) < 0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,13 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from helpers import learner_of, rows_of, same, weights_of
+from helpers import SMALL_SETTINGS, learner_of, rows_of, same, weights_of
 
 from rllib_cikd import CIKD, CIKDConfig
 from rllib_cikd.algorithm.sac_update import SACUpdate
-from rllib_cikd.cli.main import main
-from rllib_cikd.common.errors import CommandError
-from rllib_cikd.experiments.experiment_file import load_experiments
+from rllib_cikd.experiments.experiment import load_experiments
 
 ROOT = Path(__file__).parents[2]
 TUNED_EXAMPLES = sorted((ROOT / "tuned_examples").glob("*.yaml"))
@@ -34,14 +30,8 @@ TASKS = {
     "Swimmer-v5",
     "Walker2d-v5",
 }
-SMALL = {
-    "random_steps": 200,
-    "train_batch_size_per_learner": 8,
+SMALL = SMALL_SETTINGS | {
     "distillation_interval": 250,
-    "distillation_updates": 3,
-    "distillation_batch_size": 8,
-    "replay_buffer_config": {"capacity": 2_000},
-    "model_config": {"fcnet_hiddens": [16, 16]},
     "min_sample_timesteps_per_iteration": 100,
     "evaluation_interval": 1_000,  # not within these short runs
     "log_level": "ERROR",
@@ -51,7 +41,7 @@ SMALL = {
 def load_config(path: Path, **options) -> CIKDConfig:
     """The config of the file's one experiment, as Tune would build the algorithm with."""
     (experiment,) = load_experiments(path, **options)
-    (settings,) = experiment.variants
+    (settings,) = experiment.trial_configs
     return CIKDConfig().update_from_dict(settings)
 
 
@@ -216,50 +206,3 @@ def test_every_variant_comes_out_as_it_says(build, monkeypatch, variant):
         ]
         if not expected.get("copied"):
             assert all((distance > 0.05) == expected.get("reset", False) for distance in moved)
-
-
-def test_variant_of_the_command(tmp_path, monkeypatch, capsys):
-    """It names the run, goes over the file's settings, and --config goes over it."""
-    seen = {}
-
-    def remember(run, verbose):
-        seen["experiment"] = run.experiment
-        raise CommandError("far enough")
-
-    monkeypatch.setattr("rllib_cikd.cli.main.ray_messages.silence", lambda: None)
-    monkeypatch.setattr("rllib_cikd.experiments.run.start_ray", lambda address: False)
-    monkeypatch.setattr("rllib_cikd.experiments.run._start", remember)
-    command = ["train", "file", str(PENDULUM), "--storage-path", str(tmp_path)]
-    changes = json.dumps({"distillation_interval": 777})
-    assert main([*command, "--variant", "cikd-k5", "--config", changes]) == 2
-    assert seen["experiment"].name == "cikd-pendulum_cikd-k5"
-    (settings,) = seen["experiment"].variants
-    assert (settings["ensemble_size"], settings["distillation_interval"]) == (5, 777)
-    capsys.readouterr()
-
-
-@pytest.mark.parametrize(
-    ("variant", "words"),
-    [("ensembel-sac", "Did you mean 'ensemble-sac'"), ("nonsense", "has vanilla-sac, ")],
-)
-def test_unknown_variants_are_refused(variant, words):
-    with pytest.raises(CommandError, match=words):
-        load_experiments(PENDULUM, variant=variant)
-
-
-def test_variants_without_their_file(tmp_path):
-    file = tmp_path / "mine.yaml"
-    file.write_text(PENDULUM.read_text())
-    load = functools.partial(load_experiments, file, variant="cikd-k5")
-    with pytest.raises(CommandError, match=r"there is no studies/variants\.yaml in .* --config"):
-        load()
-    (tmp_path / "studies").mkdir()
-    (tmp_path / "studies" / "variants.yaml").write_text("cikd-k5: 5")
-    with pytest.raises(CommandError, match="its form is"):
-        load()
-    (tmp_path / "studies" / "variants.yaml").write_text(
-        "cikd-k5: {ensemble_size: 7, actor_lr: 1e-4}"
-    )
-    (experiment,) = load()
-    assert experiment.variants[0]["ensemble_size"] == 7
-    assert experiment.variants[0]["actor_lr"] == 1e-4  # no text

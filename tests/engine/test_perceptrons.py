@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rllib_cikd.algorithm.perceptron import perceptron as mlp
 from rllib_cikd.engine import matrix_products, perceptrons
-from rllib_cikd.engine.perceptrons import StackedMLP
-from rllib_cikd.rllib.sac_module import mlp
+from rllib_cikd.engine.perceptrons import StackedPerceptrons
 
 N, B, IN, OUT = 3, 7, 5, 2
 ACTIVATIONS = ("relu", "tanh", "elu")
@@ -63,10 +63,10 @@ def _networks(n: int = N, hiddens: list[int] | None = None, activation: str = "r
 
 def _twins(
     n: int = N, hiddens: list[int] | None = None, activation: str = "relu"
-) -> tuple[list[nn.Sequential], StackedMLP]:
+) -> tuple[list[nn.Sequential], StackedPerceptrons]:
     """Ordinary networks, and a stack that holds copies of them."""
     networks = _networks(n, hiddens, activation)
-    return networks, StackedMLP.adopt(copy.deepcopy(networks), activation, trainable=True)
+    return networks, StackedPerceptrons.adopt(copy.deepcopy(networks), activation, trainable=True)
 
 
 def _separately(networks: list[nn.Sequential], x: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ def test_equals_separate_networks_with_their_gradients(activation, hiddens):
     _assert_gradients(stack, networks)
 
 
-def _assert_gradients(stack: StackedMLP, networks: list[nn.Sequential]) -> None:
+def _assert_gradients(stack: StackedPerceptrons, networks: list[nn.Sequential]) -> None:
     """The stack's gradient holds those of the networks, and nothing else."""
     weights, biases = stack.split(stack.parameters.grad)
     assert sum(g.numel() for g in weights + biases) == stack.parameters.numel()
@@ -117,31 +117,12 @@ def test_gradcheck(activation, hiddens):
     assert torch.autograd.gradcheck(lambda x: stack(x, frozen=True), (x,))
 
 
-@pytest.mark.parametrize("frozen", [False, True])
-@pytest.mark.usefixtures("products")
-def test_rows_without_a_gradient(frozen):
-    """Only the first rows pass a gradient on, as if the others had been computed without one."""
-    networks, stack = _twins()
-    x = torch.randn(N, B, IN, requires_grad=True)
-    x_alone = x.detach().clone().requires_grad_()
-    weight = torch.randn(N, B, OUT)
-    output = stack(x, frozen=frozen, gradient_rows=3)
-    torch.testing.assert_close(output, _separately(networks, x_alone))
-    (output * weight).sum().backward()
-    (_separately(networks, x_alone[:, :3]) * weight[:, :3]).sum().backward()
-    torch.testing.assert_close(x.grad, x_alone.grad, rtol=1e-12, atol=1e-12)
-    if frozen:
-        assert stack.parameters.grad is None
-    else:
-        _assert_gradients(stack, networks)
-
-
 @pytest.mark.parametrize("out", [1, 2])
 @pytest.mark.usefixtures("products")
 def test_networks_with_a_single_output(out):
     """Critics have one; their last layer takes products of its own."""
     networks = [mlp(IN, [8, 6], out, "relu") for _ in range(N)]
-    stack = StackedMLP.adopt(copy.deepcopy(networks), "relu", trainable=True)
+    stack = StackedPerceptrons.adopt(copy.deepcopy(networks), "relu", trainable=True)
     x = torch.randn(N, B, IN, requires_grad=True)
     x_alone = x.detach().clone().requires_grad_()
     output, expected = stack(x), _separately(networks, x_alone)
@@ -162,7 +143,7 @@ def test_changed_parameters_are_noticed_before_the_backward_pass():
             output.sum().backward()
 
 
-def _with_frozen(stack: StackedMLP) -> Tensor:
+def _with_frozen(stack: StackedPerceptrons) -> Tensor:
     return stack(torch.randn(N, B, IN, requires_grad=True), frozen=True)
 
 
@@ -278,7 +259,7 @@ def test_a_network_s_input_moves_no_other_network():
 def test_adopted_networks_are_views_of_the_stack():
     networks = _networks()
     originals, x = copy.deepcopy(networks), torch.randn(N, B, IN)
-    stack = StackedMLP.adopt(networks, "relu", trainable=True)
+    stack = StackedPerceptrons.adopt(networks, "relu", trainable=True)
     assert stack.holds(networks)
     torch.testing.assert_close(_separately(networks, x), _separately(originals, x))
     with torch.no_grad():
@@ -291,14 +272,14 @@ def test_adopted_networks_are_views_of_the_stack():
 
 
 def test_untrainable_stack_requires_no_gradient():
-    stack = StackedMLP.adopt(_networks(), "relu", trainable=False)
+    stack = StackedPerceptrons.adopt(_networks(), "relu", trainable=False)
     assert not stack.parameters.requires_grad
 
 
 def test_loading_a_state_reaches_the_stack():
     """`load_state_dict` copies in place: the views survive it."""
     networks, others = _networks(), _networks()
-    stack, x = StackedMLP.adopt(networks, "relu", trainable=True), torch.randn(N, B, IN)
+    stack, x = StackedPerceptrons.adopt(networks, "relu", trainable=True), torch.randn(N, B, IN)
     for network, other in zip(networks, others, strict=True):
         network.load_state_dict(other.state_dict())
     assert stack.holds(networks)
@@ -321,14 +302,14 @@ def _other_dtype(network: nn.Sequential) -> None:
 @pytest.mark.parametrize("place", [0, N - 1])
 def test_holds_notices_a_detached_network(detach: Callable, place: int):
     networks = _networks()
-    stack = StackedMLP.adopt(networks, "relu", trainable=True)
+    stack = StackedPerceptrons.adopt(networks, "relu", trainable=True)
     detach(networks[place])
     assert not stack.holds(networks)
 
 
 def test_holds_notices_the_wrong_order():
     networks = _networks()
-    stack = StackedMLP.adopt(networks, "relu", trainable=True)
+    stack = StackedPerceptrons.adopt(networks, "relu", trainable=True)
     assert not stack.holds(networks[::-1])
 
 
@@ -350,10 +331,10 @@ def test_selected_networks_are_independent_copies():
 
 def test_assign_overwrites_only_the_named_networks_in_place():
     networks, source = _networks(4), _networks(2)
-    stack = StackedMLP.adopt(networks, "relu", trainable=True)
+    stack = StackedPerceptrons.adopt(networks, "relu", trainable=True)
     originals = copy.deepcopy(networks)
     address = stack.parameters.data_ptr()
-    stack.assign([3, 1], StackedMLP.adopt(source, "relu", trainable=False))
+    stack.assign([3, 1], StackedPerceptrons.adopt(source, "relu", trainable=False))
     assert stack.parameters.data_ptr() == address
     assert stack.holds(networks)
     for network, expected in zip(
@@ -366,7 +347,7 @@ def test_assign_overwrites_only_the_named_networks_in_place():
 def test_assign_from_one_network_serves_all():
     _, stack = _twins()
     source, x = _networks(1)[0], torch.randn(1, B, IN)
-    one = StackedMLP.adopt([copy.deepcopy(source)], "relu", trainable=False)
+    one = StackedPerceptrons.adopt([copy.deepcopy(source)], "relu", trainable=False)
     stack.assign([0, 2], one)
     output = stack(x.expand(N, -1, -1))
     torch.testing.assert_close(output[0], source(x[0]))

@@ -23,6 +23,7 @@ from rllib_cikd.algorithm.knowledge_sharing import Teacher, distill
 from rllib_cikd.algorithm.replay_buffer import Batch, ReplayBuffer
 from rllib_cikd.algorithm.sac_update import SACSettings, SACUpdate
 from rllib_cikd.engine import recorded_step
+from rllib_cikd.engine.optimizer import Adam
 from rllib_cikd.engine.recorded_step import RecordedStep
 from rllib_cikd.rllib.sac_module import SACModule
 
@@ -84,11 +85,11 @@ def test_a_distillation_step_waits_for_no_result():
         teacher = Teacher([stack], 0)
         policy = stack.policy.select([1, 2], trainable=True)
         critics = stack.critics.select(stack.twins([1, 2]), trainable=True)
-        step = knowledge_sharing._distillation_step(policy, critics, 1e-3)
+        optimizer = Adam([policy.parameters, critics.parameters], lr=1e-3)
+        step = knowledge_sharing._distillation_step(teacher, policy, critics, optimizer)
         batch = buffer.gather(torch.randint(64, (B,)), 0.99)
-        answer = teacher.outputs(batch)
         for _ in range(2):
-            step(batch.obs, batch.obs_and_actions, answer.mean, answer.log_std, answer.q)
+            step(batch.obs, batch.obs_and_actions)
 
 
 # ---------------------------------------------------------------- Recording, with a stand-in
@@ -137,12 +138,13 @@ def test_after_some_calls_a_step_is_recorded_and_then_only_replayed(monkeypatch)
 def test_a_step_is_recorded_anew_for_other_shapes_and_other_memory(monkeypatch):
     stand_in = _StandIn(monkeypatch)
     factor = [2.0]
-    stand_in.step = scale = RecordedStep(lambda x: factor[0] * x, lambda: factor[0])
+    optimizer = torch.optim.Adam([torch.zeros(1)], lr=factor[0])
+    stand_in.step = scale = RecordedStep(lambda x: factor[0] * x, [optimizer])
     for n in (3, 4):
         for _ in range(5):
             assert scale(torch.ones(n)).tolist() == [2.0] * n
     assert stand_in.recordings == 2
-    factor[0] = 5.0
+    factor[0] = optimizer.param_groups[0]["lr"] = 5.0
     for _ in range(5):
         assert scale(torch.ones(4)).tolist() == [5.0] * 4
     assert stand_in.recordings == 3
@@ -163,21 +165,22 @@ def test_what_a_recording_of_an_update_is_valid_for():
     def step() -> None:
         update.step(buffer.gather(torch.randint(64, (K, B)), 0.99), torch.randn(K, 2, B, A))
 
+    recorded = RecordedStep(step, list(update.optimizers.values()))
+    kept = recorded._kept_by_a_recording
     step()
-    valid_for = update.memory_in_use()
+    valid_for = kept()
     step()
-    update.flush_vanished_moments()
     update.reset_moments([0])
-    assert update.memory_in_use() == valid_for
+    assert kept() == valid_for
     update.optimizers["actor"].param_groups[0]["lr"] = 1e-5
-    assert update.memory_in_use() != valid_for
-    valid_for = update.memory_in_use()
+    assert kept() != valid_for
+    valid_for = kept()
     update.optimizers["actor"].load_state_dict(update.optimizers["actor"].state_dict())
-    assert update.memory_in_use() == valid_for  # torch keeps a state that is the same
+    assert kept() == valid_for  # torch keeps a state that is the same
     state = update.optimizers["actor"].state_dict()
     state["state"] = {i: {n: t.clone() for n, t in s.items()} for i, s in state["state"].items()}
     update.optimizers["actor"].load_state_dict(state)
-    assert update.memory_in_use() != valid_for
+    assert kept() != valid_for
 
 
 # ---------------------------------------------------------------- On a GPU
@@ -196,7 +199,7 @@ def test_replayed_updates_equal_those_on_a_cpu(n_step, grad_clip):
             lambda rows, noise, update=update, buffer=buffer: update.step(
                 buffer.gather(rows, 0.99), noise
             ),
-            update.memory_in_use,
+            list(update.optimizers.values()),
         )
         results = []
         for i in range(20):
@@ -224,7 +227,7 @@ def test_replayed_distillation_equals_that_on_a_cpu():
         rows = torch.randint(64, (20, B)).to(device)
 
         def minibatches(buffer=buffer, rows=rows) -> Iterator[Batch]:
-            return (buffer.gather(some, 0.99) for some in rows.split(4))
+            return (buffer.gather(minibatch, 0.99) for minibatch in rows)
 
         distill([stack], Teacher([stack], 0), minibatches, lr=1e-3)
         students[device] = [n.parameters.detach().cpu() for n in (stack.policy, stack.critics)]

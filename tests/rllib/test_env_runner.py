@@ -11,7 +11,7 @@ import pytest
 import torch
 from helpers import small_config
 
-from rllib_cikd.algorithm.policy_selection import member_of
+from rllib_cikd.algorithm.members import member_of
 from rllib_cikd.rllib.env_runner import CIKDEnvRunner
 from rllib_cikd.rllib.environment import AGENT_ID
 

@@ -113,7 +113,7 @@ def test_elected_and_best(build, monkeypatch):
     assert algo.elected_policy_id is None
     assert np.isnan(algo.evaluate()["ensemble"]["elected_return_mean"])
     algo.train()
-    monkeypatch.setattr(algo._returns, "means", lambda: [1.0, -1.0, 2.0])
+    monkeypatch.setattr(algo.history.returns, "means", lambda: [1.0, -1.0, 2.0])
     assert algo.elected_policy_id == algo.best_policy_id == "policy_2"
     returns = iter(np.array([[1.0, 2.0], [8.0, 9.0], [3.0, 4.0]]))
     monkeypatch.setattr(
