@@ -1,0 +1,198 @@
+"""n perceptrons of equal shape evaluated together, by the native engine or by plain PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from rllib_cikd.engine import native
+
+#: Per activation, by RLlib's name: the module and the function.
+ACTIVATIONS: dict[str, tuple[type[nn.Module], Callable[[Tensor], Tensor]]] = {
+    "relu": (nn.ReLU, torch.relu),
+    "tanh": (nn.Tanh, torch.tanh),
+    "elu": (nn.ELU, nn.functional.elu),
+}
+
+
+class _Native(torch.autograd.Function):
+    """The native engine's forward and backward pass, for autograd."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, parameters: Tensor, shape: native.Shape) -> Tensor:
+        keep = native.FOR_PARAMETERS if ctx.needs_input_grad[1] else native.FOR_INPUTS
+        y, ctx.kept = native.forward(shape, parameters, x, keep)
+        # For the backward pass, and for autograd's check that nobody has changed them since.
+        ctx.save_for_backward(parameters)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (parameters,) = ctx.saved_tensors
+        return *native.backward(ctx.kept, parameters, grads[0], *ctx.needs_input_grad[:2]), None
+
+
+class StackedPerceptrons:
+    """n perceptrons of equal shape, evaluated together.
+
+    All their weights and biases are one tensor, `parameters` `[P]`, so that the step of an
+    optimiser or of target networks is one operation. `weights` and `biases` are views into it,
+    and so become the n networks' own parameters (`adopt`): they stay ordinary modules for
+    everyone who reads or loads them, as long as loading copies in place.
+
+    Float32 parameters on the CPU are the native engine's, if it is there. All others go through
+    batched products and autograd.
+
+    Args:
+        weights: Per layer `[n, in, out]`; their values are copied.
+        biases: Per layer `[n, 1, out]`.
+        activation: A key of `ACTIVATIONS`.
+        trainable: Whether `parameters` requires a gradient.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[Tensor],
+        biases: Sequence[Tensor],
+        activation: str,
+        trainable: bool = False,
+    ):
+        blocks = [block for layer in zip(weights, biases, strict=True) for block in layer]
+        self._shapes = [block.shape for block in blocks]
+        self.activation = activation
+        self.parameters = torch.cat([block.detach().flatten() for block in blocks])
+        self._frozen = self.parameters.detach()
+        self.weights, self.biases = self.split(self._frozen)
+        self.parameters.requires_grad_(trainable)
+        self._native_shape = None
+        if len(weights) <= native.MAX_LAYERS:
+            widths = [weights[0].shape[1], *(weight.shape[2] for weight in weights)]
+            self._native_shape = native.Shape(len(weights[0]), widths, activation)
+
+    @classmethod
+    def adopt(
+        cls, networks: Sequence[nn.Sequential], activation: str, trainable: bool
+    ) -> StackedPerceptrons:
+        """Stacks the networks' parameters and turns the networks' own into views of the stack.
+
+        Args:
+            networks: Linear layers with the activation in between, all of the same shape.
+            activation: Theirs, a key of `ACTIVATIONS`.
+            trainable: Whether `parameters` requires a gradient.
+        """
+        layers = list(zip(*(_linears(network) for network in networks), strict=True))
+        stack = cls(
+            [torch.stack([linear.weight.t() for linear in layer]) for layer in layers],
+            [torch.stack([linear.bias for linear in layer]).unsqueeze(1) for layer in layers],
+            activation,
+            trainable,
+        )
+        for layer, weight, bias in zip(layers, stack.weights, stack.biases, strict=True):
+            for i, linear in enumerate(layer):
+                linear.requires_grad_(False)
+                linear.weight.data = weight[i].t()
+                linear.bias.data = bias[i, 0]
+        return stack
+
+    def holds(self, networks: Sequence[nn.Sequential]) -> bool:
+        """Whether the networks' parameters still are views into this stack."""
+        return all(
+            layer.weight.data_ptr() == weight[i].data_ptr()
+            and layer.bias.data_ptr() == bias[i].data_ptr()
+            for i, network in enumerate(networks)
+            for layer, weight, bias in zip(
+                _linears(network), self.weights, self.biases, strict=True
+            )
+        )
+
+    def __len__(self) -> int:
+        return len(self.weights[0])
+
+    def split(self, flat: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Views into a tensor like `parameters`: per layer `[n, in, out]` and `[n, 1, out]`.
+
+        Also for its gradient or an optimiser's moments.
+        """
+        blocks = flat.split([shape.numel() for shape in self._shapes])
+        views = [block.view(shape) for block, shape in zip(blocks, self._shapes, strict=True)]
+        return views[::2], views[1::2]
+
+    def __call__(self, x: Tensor, frozen: bool = False) -> Tensor:
+        """`[n, B, in]` -> `[n, B, out]`.
+
+        Args:
+            x: Each network's own inputs.
+            frozen: Whether the gradient passes to `x` only, none to the parameters. Rows whose
+                gradient is 0 then cost nothing in the backward pass.
+
+        Raises:
+            ValueError: If `x` has another shape, type or device than the parameters ask for.
+        """
+        parameters = self._frozen if frozen else self.parameters
+        expected = (len(self), self._shapes[0][1])
+        if x.dim() != 3 or (x.shape[0], x.shape[2]) != expected:
+            raise ValueError(
+                f"x has shape {list(x.shape)}, expected [{expected[0]}, B, {expected[1]}]."
+            )
+        if x.dtype != parameters.dtype or x.device != parameters.device:
+            raise ValueError(
+                f"x is {x.dtype} on {x.device}, the parameters are {parameters.dtype} on "
+                f"{parameters.device}."
+            )
+        if self._native_shape is None or x.shape[1] == 0 or not native.computes(parameters):
+            return self._plain(x, parameters)
+        if torch.is_grad_enabled() and (x.requires_grad or parameters.requires_grad):
+            return _Native.apply(x, parameters, self._native_shape)
+        return native.forward(self._native_shape, parameters, x)[0]
+
+    def _plain(self, x: Tensor, parameters: Tensor) -> Tensor:
+        activate = ACTIVATIONS[self.activation][1]
+        *hidden, last = zip(*self.split(parameters), strict=True)
+        for weight, bias in hidden:
+            x = activate(torch.baddbmm(bias, x, weight))
+        return torch.baddbmm(last[1], x, last[0])
+
+    @torch.no_grad()
+    def follow(self, source: StackedPerceptrons, tau: float) -> None:
+        """Moves the parameters towards the source's: a step of target networks by τ."""
+        if native.computes(self.parameters):
+            native.follow(self.parameters, source.parameters, tau)
+        else:
+            self.parameters.lerp_(source.parameters, tau)
+
+    def select(self, networks: Sequence[int], trainable: bool = False) -> StackedPerceptrons:
+        """Independent copies of some of the networks."""
+        index = torch.as_tensor(list(networks), device=self.parameters.device)
+        return StackedPerceptrons(
+            [weight[index] for weight in self.weights],
+            [bias[index] for bias in self.biases],
+            self.activation,
+            trainable,
+        )
+
+    @torch.no_grad()
+    def assign(self, networks: Sequence[int], source: StackedPerceptrons) -> None:
+        """Overwrites some of the networks, in place; a source of one network serves them all.
+
+        Raises:
+            ValueError: If the source's networks have another shape.
+        """
+        if [shape[1:] for shape in self._shapes] != [shape[1:] for shape in source._shapes]:
+            raise ValueError(
+                "Networks of different shapes cannot be copied: "
+                f"{[list(w.shape[1:]) for w in source.weights]} into "
+                f"{[list(w.shape[1:]) for w in self.weights]}."
+            )
+        for own, other in zip(
+            self.weights + self.biases, source.weights + source.biases, strict=True
+        ):
+            own[list(networks)] = other.to(own.device)
+
+
+def _linears(network: nn.Sequential) -> list[nn.Linear]:
+    return [layer for layer in network if isinstance(layer, nn.Linear)]
