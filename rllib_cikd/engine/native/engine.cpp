@@ -1,6 +1,7 @@
-// The engine's interface, in C, and how its work is divided among threads.
+// How the engine's work is divided among threads.
 #include "engine.h"
 
+#include "api.h"
 #include "threads.h"
 
 using namespace engine;
@@ -156,11 +157,7 @@ void run_range(Range& range, void (*run)(const void*, int64_t, float*), int64_t 
 
 }  // namespace
 
-#define ENGINE_API extern "C" __attribute__((visibility("default")))
-
-// Chooses kernels by their place, from the widest vectors on: 0 AVX-512, 1 AVX2, 2 baseline.
-// Returns their name, or null, changing nothing, where this processor or this library lacks them.
-ENGINE_API const char* engine_choose(int place) {
+const char* engine_choose(int place) {
 #if defined(__x86_64__) || defined(__i386__)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
@@ -175,19 +172,15 @@ ENGINE_API const char* engine_choose(int place) {
   return kernels->name;
 }
 
-// Floats that a forward pass keeps for the backward pass.
-ENGINE_API int64_t engine_kept(int64_t networks, int64_t layers, const int64_t* widths,
-                               int activation, int64_t rows, int keep) {
+int64_t engine_kept(int64_t networks, int64_t layers, const int64_t* widths, int activation,
+                    int64_t rows, int keep) {
   Pass pass = describe(networks, layers, widths, activation, rows, keep, nullptr);
   return divide_kept(pass, nullptr);
 }
 
-// y [n, rows, out] from x [n, rows, in] with distances of networks and rows. Returns 0, or 1 if
-// there is no memory.
-ENGINE_API int engine_forward(int64_t networks, int64_t layers, const int64_t* widths,
-                              int activation, int64_t rows, int keep, const float* parameters,
-                              const float* x, int64_t x_network, int64_t x_row, float* y,
-                              float* kept, int64_t threads) {
+int engine_forward(int64_t networks, int64_t layers, const int64_t* widths, int activation,
+                   int64_t rows, int keep, const float* parameters, const float* x,
+                   int64_t x_network, int64_t x_row, float* y, float* kept, int64_t threads) {
   Pass pass = describe(networks, layers, widths, activation, rows, keep, parameters);
   divide_kept(pass, kept);
   pass.x = x;
@@ -205,12 +198,9 @@ ENGINE_API int engine_forward(int64_t networks, int64_t layers, const int64_t* w
   return 0;
 }
 
-// Gradients, of the parameters unless null and of x unless null, from that of y and from what the
-// forward pass kept.
-ENGINE_API int engine_backward(int64_t networks, int64_t layers, const int64_t* widths,
-                               int activation, int64_t rows, int keep, const float* parameters,
-                               const float* grad_y, const float* kept, float* grad_parameters,
-                               float* grad_x, int64_t threads) {
+int engine_backward(int64_t networks, int64_t layers, const int64_t* widths, int activation,
+                    int64_t rows, int keep, const float* parameters, const float* grad_y,
+                    const float* kept, float* grad_parameters, float* grad_x, int64_t threads) {
   Pass pass = describe(networks, layers, widths, activation, rows, keep, parameters);
   divide_kept(pass, const_cast<float*>(kept));
   pass.grad_y = grad_y;
@@ -255,11 +245,10 @@ ENGINE_API int engine_backward(int64_t networks, int64_t layers, const int64_t* 
   return 0;
 }
 
-// One step of Adam, the t-th; `size` floats in each of the first four.
-ENGINE_API void engine_adam(float* parameters, const float* gradient, float* first_moments,
-                            float* second_moments, int64_t size, float step_size, float beta2,
-                            float one_minus_beta1, float one_minus_beta2, float root_correction,
-                            float epsilon, int64_t threads) {
+void engine_adam(float* parameters, const float* gradient, float* first_moments,
+                 float* second_moments, int64_t size, float step_size, float beta2,
+                 float one_minus_beta1, float one_minus_beta2, float root_correction, float epsilon,
+                 int64_t threads) {
   const AdamStep step{parameters,      gradient,        first_moments,   second_moments, step_size,
                       beta2,           one_minus_beta1, one_minus_beta2, root_correction,
                       epsilon};
@@ -267,9 +256,7 @@ ENGINE_API void engine_adam(float* parameters, const float* gradient, float* fir
   run_range(range, adam_task, threads);
 }
 
-// target += tau (source - target)
-ENGINE_API void engine_follow(float* target, const float* source, float tau, int64_t size,
-                              int64_t threads) {
+void engine_follow(float* target, const float* source, float tau, int64_t size, int64_t threads) {
   Range range{nullptr, target, source, tau, size, 1};
   run_range(range, follow_task, threads);
 }
