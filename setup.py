@@ -50,7 +50,7 @@ class BuildLibrary(build_ext):
             )
 
         with ThreadPoolExecutor() as pool:
-            objects = sum(pool.map(compiled, ext.sources), [])
+            objects = [o for some in pool.map(compiled, ext.sources) for o in some]
         self.compiler.link_shared_object(
             objects, self.get_ext_fullpath(ext.name), libraries=["pthread"], target_lang="c++"
         )

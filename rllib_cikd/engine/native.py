@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 #: What a forward pass keeps for the backward pass.
 NOTHING, FOR_INPUTS, FOR_PARAMETERS = range(3)
@@ -106,7 +107,12 @@ class Kept:
 
 def computes(tensor: Tensor) -> bool:
     """Whether the library is there and computes with this tensor's type, on its device."""
-    return tensor.dtype == torch.float32 and tensor.device.type == "cpu" and _load()[0] is not None
+    return (
+        tensor.dtype == torch.float32
+        and tensor.device.type == "cpu"
+        and type(tensor) in (Tensor, Parameter)  # others, such as fake ones, may have no memory
+        and _load()[0] is not None
+    )
 
 
 def describe() -> str:
@@ -143,9 +149,9 @@ def _open() -> tuple[ctypes.CDLL | None, str]:
         return None, f"{path} cannot be used ({error}); {remedy}"
     wish = _choice("RLLIB_CIKD_SIMD", ("", *_SIMD))
     for place, simd in enumerate(_SIMD):
-        name = library.engine_choose(place) if wish in ("", simd) else None
-        if name is not None:
-            return library, name.decode()
+        chosen = library.engine_choose(place) if wish in ("", simd) else None
+        if chosen is not None:
+            return library, chosen.decode()
     raise RuntimeError(f"RLLIB_CIKD_SIMD={wish}: this processor does not have it; unset it.")
 
 

@@ -209,7 +209,6 @@ def test_state_is_of_plain_types():
     assert written == state | {"last_phase": {}}
 
 
-@pytest.mark.xfail(strict=True, reason="get_state() hands out its own lists")
 def test_state_is_not_changed_by_what_comes_after():
     history = eventful_history()
     state = history.get_state()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import random
 import threading
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rllib_cikd.engine import native
-from rllib_cikd.engine.perceptrons_new import StackedPerceptrons
+from rllib_cikd.engine.perceptrons import StackedPerceptrons
 
 pytestmark = pytest.mark.skipif(
     not native.computes(torch.zeros(1)), reason=f"without the library: {native.describe()}"
@@ -53,9 +54,7 @@ def simd() -> Iterator[Callable[[str], bool]]:
 def stack(
     networks: int, widths: list[int], activation: str = "relu", trainable: bool = True
 ) -> StackedPerceptrons:
-    weights = [
-        torch.randn(networks, a, b) / a**0.5 for a, b in zip(widths, widths[1:], strict=False)
-    ]
+    weights = [torch.randn(networks, a, b) / a**0.5 for a, b in itertools.pairwise(widths)]
     biases = [torch.randn(networks, 1, b) for b in widths[1:]]
     return StackedPerceptrons(weights, biases, activation, trainable)
 
@@ -91,7 +90,7 @@ def some_shape(rng: random.Random) -> tuple[int, list[int], int]:
     while True:
         shape = up_to(5), [up_to(513) for _ in range(rng.randint(2, 5))], up_to(300)
         networks, widths, rows = shape
-        if networks * rows * sum(a * b for a, b in zip(widths, widths[1:], strict=False)) < 1e6:
+        if networks * rows * sum(a * b for a, b in itertools.pairwise(widths)) < 1e6:
             return shape
 
 
@@ -138,7 +137,9 @@ def test_every_kind_of_kernel(kind, activation, rows, simd):
 @pytest.mark.parametrize("activation", ["tanh", "elu"])
 def test_activations_over_their_whole_range(activation):
     """The library has its own exponential function."""
-    perceptrons = StackedPerceptrons([torch.ones(1, 1, 1)] * 2, [torch.zeros(1, 1, 1)] * 2, activation)
+    perceptrons = StackedPerceptrons(
+        [torch.ones(1, 1, 1)] * 2, [torch.zeros(1, 1, 1)] * 2, activation
+    )
     small = torch.logspace(-30, 2, 20_000)
     x = torch.cat([small, -small, torch.linspace(-30, 30, 20_001)]).view(1, -1, 1)
     expected = getattr(torch.nn.functional, activation)(x.double())
@@ -203,7 +204,9 @@ def test_bits_depend_on_neither_threads_nor_vectors(threads, simd):
                     ]
         first, *others = variants.values()
         for other in others:
-            assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True)), variants.keys()
+            assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True)), (
+                variants.keys()
+            )
 
 
 def test_a_row_s_result_does_not_depend_on_the_others(threads):
