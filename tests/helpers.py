@@ -188,5 +188,8 @@ def start(*args: Any, cwd: Path) -> subprocess.Popen:
 
 def finish(process: subprocess.Popen) -> tuple[int, str, str]:
     """Waits for a started command; returns exit code, stdout and stderr."""
-    stdout, stderr = process.communicate(timeout=180)
+    try:
+        stdout, stderr = process.communicate(timeout=600)  # it takes 20 s on an idle machine
+    finally:
+        process.kill()
     return process.returncode, stdout, stderr
