@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -119,6 +120,48 @@ def weights_of(algo: CIKD, prefix: str = "") -> dict[str, np.ndarray]:
 def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict[str, bool]:
     """Per member whether two `weights_of` are bit-identical."""
     return {member: np.array_equal(a[member], b[member]) for member in a}
+
+
+def optimizer_state(algo: CIKD) -> dict[str, np.ndarray]:
+    """Steps and moments of every Adam, by optimiser, parameter and name."""
+    return {
+        f"{i}/{name}/{parameter}/{key}": np.array(value)
+        for i, update in enumerate(learner_of(algo).updates)
+        for name, optimizer in update.optimizers.items()
+        for parameter, state in optimizer.state_dict()["state"].items()
+        for key, value in state.items()
+    }
+
+
+def full_state(algo: CIKD) -> dict[str, np.ndarray]:
+    """All state that training goes on from."""
+    runner = algo.env_runner
+    buffer = learner_of(algo).replay_buffer.get_state()
+    own = algo.get_state(components="cikd")["cikd"]
+    history = own["history"]
+    plain = {name: history[name] for name in ("env_steps", "num_updates", "num_phases", "teacher")}
+    return {
+        "iteration": np.array(algo.iteration),
+        **{f"own/{name}": np.array(value, dtype=float) for name, value in plain.items()},
+        "stored": np.array(algo.history.stored),
+        "times_teacher": np.array(history["times_teacher"]),
+        "episodes": np.array(history["episodes"]),
+        "returns": np.array([json.dumps(window) for window in history["returns"]]),
+        "election_generator": np.array(json.dumps(own["rng"])),
+        "learner_generator": learner_of(algo)._generator.get_state().numpy(),
+        "selection_generator": np.array(json.dumps(runner._selection_rng.bit_generator.state)),
+        "exploration_generator": runner._exploration_rng.get_state().numpy(),
+        **{f"buffer/{name}": np.asarray(value) for name, value in buffer.items()},
+        **{f"weights/{member}": value for member, value in weights_of(algo).items()},
+        **{f"log_alpha/{m}": value for m, value in weights_of(algo, "log_alpha").items()},
+        **{f"optimizer/{name}": value for name, value in optimizer_state(algo).items()},
+    }
+
+
+def assert_same_state(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> None:
+    assert set(a) == set(b)
+    different = [name for name in a if not np.array_equal(a[name], b[name])]
+    assert not different
 
 
 def parameters_of(module: nn.Module) -> dict[str, Tensor]:
