@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import envs
 import numpy as np
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -57,6 +58,22 @@ def small_config(
         .reporting(min_sample_timesteps_per_iteration=steps_per_iteration)
         .training(**training)
         .debugging(seed=seed)
+    )
+
+
+def eventful_config(**training) -> CIKDConfig:
+    """After some hundred steps all state that there can be.
+
+    An election, a fraction of an update that is owed, n-step links, an odd fragment.
+    """
+    return small_config(
+        envs.DriftEnv,
+        fragment=7,
+        teacher_election="random",
+        policy_selection="softmax",
+        training_intensity=5,
+        n_step=2,
+        **training,
     )
 
 

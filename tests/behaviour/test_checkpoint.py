@@ -8,17 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import envs
 import numpy as np
 import pytest
 import torch
 from helpers import (
     MEMBERS,
     assert_same_state,
+    eventful_config,
     full_state,
     learner_of,
     same,
-    small_config,
     weights_of,
 )
 from ray.rllib.algorithms.algorithm import Algorithm
@@ -27,19 +26,6 @@ from ray.rllib.core.rl_module import RLModule
 from rllib_cikd import CIKD
 
 TESTS = Path(__file__).parents[1]
-
-
-def eventful_config(**settings):
-    """Has an election behind it, a fraction of an update owed, n-step links, an odd fragment."""
-    return small_config(
-        envs.DriftEnv,
-        fragment=7,
-        teacher_election="random",
-        policy_selection="softmax",
-        training_intensity=5,
-        n_step=2,
-        **settings,
-    )
 
 
 @pytest.fixture(scope="module")

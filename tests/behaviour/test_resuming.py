@@ -12,6 +12,7 @@ from helpers import (
     MEMBERS,
     SMALL_RUN,
     assert_same_state,
+    eventful_config,
     full_state,
     learner_of,
     rows_of,
@@ -40,16 +41,7 @@ def restore():
 
 def test_training_goes_on_the_same_from_the_same_checkpoint(build, restore):
     """Two restored runs are bit-identical, and go on from the step of the checkpoint."""
-    algo = build(
-        small_config(
-            envs.DriftEnv,
-            fragment=7,
-            teacher_election="random",
-            policy_selection="softmax",
-            training_intensity=5,
-            n_step=2,
-        )
-    )
+    algo = build(eventful_config())
     for _ in range(2):
         algo.train()
     path = algo.save_to_path()
