@@ -24,7 +24,7 @@ from rllib_cikd.rllib.evaluation import (
 def test_summary_of_an_evaluation():
     """Mean returns 2, 5 and -1: member 1 is best, and its episodes have 4 and 8 steps. Elected was
     member 0, by R_k."""
-    returns = np.array([[1.0, 3.0], [4.0, 6.0], [-3.0, 1.0]])
+    returns = np.array([[1.0, 3.0], [4.0, 6.0], [-9.0, 7.0]])
     lengths = np.array([[1, 2], [4, 8], [16, 32]])
     summary = summarize(returns, lengths, elected=0, env_steps=700)
     assert summary["ensemble"] == {
