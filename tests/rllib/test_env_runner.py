@@ -184,16 +184,18 @@ def test_shares_of_an_evaluation_make_up_the_whole(make_runner, num_episodes):
     assert np.allclose(np.sort(together, axis=1), np.sort(returns, axis=1), rtol=1e-5)
 
 
-def test_evaluation_envs_are_kept_and_closed(make_runner, monkeypatch):
+def test_evaluation_envs_are_kept_and_closed(make_runner):
     made, closed = [], []
-    init = envs.DriftEnv.__init__
-    monkeypatch.setattr(
-        envs.DriftEnv,
-        "__init__",
-        lambda self, config=None: made.append(self) or init(self, config),
-    )
-    monkeypatch.setattr(envs.DriftEnv, "close", lambda self: closed.append(self))
-    runner = make_runner(small_config(envs.DriftEnv))
+
+    class Counted(envs.DriftEnv):
+        def __init__(self, config=None):
+            super().__init__(config)
+            made.append(self)
+
+        def close(self):
+            closed.append(self)
+
+    runner = make_runner(small_config(Counted))
     of_training = len(made)
     for episodes in (4, 4, 2):
         runner.evaluate_members(episodes, seed=0)
