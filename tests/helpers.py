@@ -9,11 +9,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.tune.utils import flatten_dict
+from torch import Tensor, nn
 
 from rllib_cikd import CIKD, CIKDConfig
 from rllib_cikd.rllib.learner import CIKDTorchLearner
+
+MEMBERS = ("policy_0", "policy_1", "policy_2")
+
+#: A run that trains in fractions of a second, as keys of a plain config dict.
+SMALL_RUN: dict[str, Any] = {
+    "random_steps": 50,
+    "train_batch_size_per_learner": 8,
+    "distillation_interval": 100,
+    "distillation_updates": 3,
+    "distillation_batch_size": 8,
+    "replay_buffer_config": {"capacity": 5_000},
+    "model_config": {"fcnet_hiddens": [16, 16]},
+    "min_sample_timesteps_per_iteration": 100,
+    "evaluation_duration": 3,
+    "delay_between_env_runner_restarts_s": 1.0,
+    "seed": 0,
+    "log_level": "ERROR",
+    "log_sys_usage": False,
+}
 
 
 def small_config(
@@ -26,25 +48,15 @@ def small_config(
     seed: int | None = 0,
     **training,
 ) -> CIKDConfig:
-    """A config that trains in fractions of a second; `training` goes to `.training()`."""
-    settings = {
-        "random_steps": 50,
-        "train_batch_size_per_learner": 8,
-        "distillation_interval": 100,
-        "distillation_updates": 3,
-        "distillation_batch_size": 8,
-        "replay_buffer_config": {"capacity": 5_000},
-    }
+    """A `SMALL_RUN` in this environment; `training` goes to `.training()`."""
     return (
         CIKDConfig()
+        .update_from_dict(SMALL_RUN)
         .environment(env, env_config=env_config or {})
         .env_runners(rollout_fragment_length=fragment, num_envs_per_env_runner=num_envs)
-        .training(**settings | training)
-        .rl_module(model_config={"fcnet_hiddens": [16, 16]})
         .reporting(min_sample_timesteps_per_iteration=steps_per_iteration)
-        .evaluation(evaluation_duration=3)
-        .fault_tolerance(delay_between_env_runner_restarts_s=1.0)
-        .debugging(seed=seed, log_level="ERROR", log_sys_usage=False)
+        .training(**training)
+        .debugging(seed=seed)
     )
 
 
@@ -74,9 +86,36 @@ def write_experiment(
     return path
 
 
+def plain_values(config: AlgorithmConfig) -> dict[str, Any]:
+    """The config's values without functions and classes, as text."""
+    values = {key: repr(value) for key, value in vars(config).items() if key != "policies"}
+    plain = {key: text for key, text in values.items() if "0x" not in text}
+    return plain | {"policies": list(config.policies)}
+
+
+def train(algo: CIKD, steps: int) -> dict[str, Any]:
+    """Trains until at least `steps` environment steps are done; returns the last result."""
+    result: dict[str, Any] = {}
+    while algo.history.env_steps < steps:
+        result = algo.train()
+    return result
+
+
 def learner_of(algo: CIKD) -> CIKDTorchLearner:
     """The local learner."""
     return algo.learner_group._learner
+
+
+def gradient_steps(algo: CIKD) -> int:
+    """How many steps each network's Adam has taken, which must be the same number for all."""
+    steps = {
+        float(optimizer.state[parameter]["step"]) if optimizer.state else 0.0
+        for update in learner_of(algo).updates
+        for optimizer in update.optimizers.values()
+        for parameter in optimizer.param_groups[0]["params"]
+    }
+    assert len(steps) == 1, steps
+    return int(steps.pop())
 
 
 def rows_of(algo: CIKD) -> dict[str, np.ndarray]:
@@ -107,6 +146,24 @@ def weights_of(algo: CIKD, prefix: str = "") -> dict[str, np.ndarray]:
 def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict[str, bool]:
     """Per member whether two `weights_of` are bit-identical."""
     return {member: np.array_equal(a[member], b[member]) for member in a}
+
+
+def parameters_of(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of a member's parameters by name."""
+    return {name: p.detach().clone() for name, p in module.state_dict().items()}
+
+
+#: Names of a member's online networks, by what `distillation_targets` calls them.
+ONLINE: dict[str, tuple[str, ...]] = {"policy": ("policy.",), "critic": ("qf1.", "qf2.")}
+ONLINE["policy_and_critic"] = ONLINE["policy"] + ONLINE["critic"]
+
+
+def assert_changed_only(
+    before: dict[str, Tensor], module: nn.Module, changed: tuple[str, ...]
+) -> None:
+    """Parameters whose names start so all differ from before; the others have the same bits."""
+    for name, weight in module.state_dict().items():
+        assert torch.equal(weight, before[name]) != name.startswith(changed or "-"), name
 
 
 def flat(result: dict[str, Any]) -> dict[str, Any]:

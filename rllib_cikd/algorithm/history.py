@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
@@ -118,13 +119,13 @@ class History:
 
     def get_state(self) -> dict[str, Any]:
         """All of it, of plain types."""
-        state = {name: getattr(self, name) for name in _STATE}
+        state = {name: copy.deepcopy(getattr(self, name)) for name in _STATE}
         return state | {"returns": self.returns.get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restores `get_state()`."""
         for name in _STATE:
-            setattr(self, name, state[name])
+            setattr(self, name, copy.deepcopy(state[name]))
         self.returns.set_state(state["returns"])
 
 
