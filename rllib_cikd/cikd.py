@@ -107,7 +107,7 @@ class CIKD(SAC):
                 worker_set=self.env_runner_group,
                 concat=True,
                 sample_timeout_s=self.config.sample_timeout_s,
-                random_actions=self.history.env_steps < self.config.random_steps,
+                random_actions=self._acts_randomly,
                 _uses_new_env_runners=True,
                 _return_metrics=True,
             )
@@ -115,9 +115,16 @@ class CIKD(SAC):
             self.metrics.aggregate(metrics, key=ENV_RUNNER_RESULTS)
         return chunks
 
+    @property
+    def _acts_randomly(self) -> bool:
+        """Whether the warm-up is still under way."""
+        return self.history.env_steps < self.config.random_steps
+
     def _record(self, chunks: list[Any]) -> dict[str, np.ndarray]:
         """Counts steps and finished episodes; returns the transitions."""
-        transitions, finished = self._reader.read(chunks, self.history.env_steps)
+        transitions, finished = self._reader.read(
+            chunks, self.history.env_steps, random_actions=self._acts_randomly
+        )
         self.history.record_episodes(finished)
         if transitions:
             self.history.record_steps(len(transitions["rewards"]))

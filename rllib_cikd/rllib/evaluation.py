@@ -177,13 +177,20 @@ def assessment(
     Args:
         teacher: Who taught.
         returns_before, returns_after: Mean evaluation return of every member, `[K]`.
+
+    Returns:
+        Among others `teacher_was_best` (1 or 0) and `election_regret`, the return that the
+        election gave away: the best member's before the phase less the teacher's.
     """
     students = [value for k, value in enumerate(returns_after) if k != teacher]
     above = [value > returns_after[teacher] for value in students]
+    regret = max(returns_before) - returns_before[teacher]
     return {
         "return_before": dict(enumerate(returns_before)),
         "return_after": dict(enumerate(returns_after)),
         keys.STUDENTS_ABOVE_TEACHER: float(np.mean(above)) if above else math.nan,
+        keys.TEACHER_WAS_BEST: float(regret == 0.0),
+        keys.ELECTION_REGRET: float(regret),
     }
 
 

@@ -19,6 +19,7 @@ class _OngoingEpisode:
     next_step: int
     return_so_far: float
     complete: bool  # whether every chunk since the episode's start arrived
+    random: bool = False  # whether any of its actions were the warm-up's
 
 
 class EpisodeReader:
@@ -36,13 +37,14 @@ class EpisodeReader:
         self._next_number = 0
 
     def read(
-        self, chunks: Iterable[Any], env_step: int
+        self, chunks: Iterable[Any], env_step: int, random_actions: bool = False
     ) -> tuple[dict[str, np.ndarray], list[FinishedEpisode]]:
         """Reads the chunks of one sampling round.
 
         Args:
             chunks: `MultiAgentEpisode`s as returned by the env runners, already numpy'ized.
             env_step: Environment steps before this round, for messages.
+            random_actions: Whether this round's actions were the warm-up's.
 
         Returns:
             The N transitions, arguments of `ReplayBuffer.add`; and the finished episodes.
@@ -91,9 +93,12 @@ class EpisodeReader:
             env_step += length
             episode.next_step += length
             episode.return_so_far += float(returned.sum())
+            episode.random |= random_actions
             if agent.is_done:
                 if episode.complete:
-                    finished.append(FinishedEpisode(member_of(chunk), episode.return_so_far))
+                    finished.append(
+                        FinishedEpisode(member_of(chunk), episode.return_so_far, episode.random)
+                    )
                 del self._ongoing[chunk.id_]
         if not parts:
             return {}, finished
