@@ -17,10 +17,12 @@ import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 
 from rllib_cikd import CIKD
-from rllib_cikd.common.errors import OK, CommandError
+from rllib_cikd.common.errors import OK, CommandError, EnvironmentFault
 from rllib_cikd.experiments.progress import format_duration, format_number, format_table
 from rllib_cikd.experiments.ray_start import start_ray
-from rllib_cikd.rllib.environment import create_env, unsquash_actions
+from rllib_cikd.rllib.endless import endless_episode
+from rllib_cikd.rllib.environment import create_env, env_name
+from rllib_cikd.rllib.task import Task
 
 # A file that only whole-algorithm checkpoints of RLlib have.
 _MARK = "rllib_checkpoint.json"
@@ -233,26 +235,29 @@ def _chosen_members(algorithm: CIKD, member: str) -> list[str]:
 def _record(algorithm: CIKD, policy_id: str, folder: Path, seed: int) -> Path:
     """Records an episode of one member; returns the file."""
     module: Any = algorithm.get_module(policy_id)
+    config: Any = algorithm.config
     try:
         env: gym.Env = gym.wrappers.RecordVideo(
-            create_env(algorithm.config, render_mode="rgb_array"),
+            create_env(config, render_mode="rgb_array"),
             video_folder=str(folder),
             name_prefix=policy_id,
             episode_trigger=lambda episode: True,
             disable_logger=True,
         )
-        action_space: Any = env.action_space
-        observation, _ = env.reset(seed=seed)
-        done = False
+        task = Task(env, env_name(config))
+        observation, _ = task.reset(seed=seed)
+        done, length = False, 0
         while not done:
-            batch = {"obs": torch.as_tensor(observation, dtype=torch.float32)[None]}
             with torch.no_grad():
+                batch = {"obs": torch.from_numpy(observation)[None]}
                 action = module.forward_inference(batch)["actions"][0].numpy()
-            observation, _, terminated, truncated, _ = env.step(
-                unsquash_actions(action, action_space)
-            )
-            done = terminated or truncated
+            observation, _, terminated, truncated, _ = task.step(action)
+            done, length = terminated or truncated, length + 1
+            if not done and length >= config.max_evaluation_steps:
+                raise endless_episode(task.name, "the video's episode", length)
         env.close()  # writes the file
+    except EnvironmentFault as fault:
+        raise CommandError(str(fault)) from fault
     except Exception as error:  # from moviepy, the environment's renderer or its graphics library
         raise CommandError(
             f"no video: {error}\nRecording needs `pip install 'rllib-cikd[video]'` and a render "
