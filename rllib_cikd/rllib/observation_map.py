@@ -197,7 +197,7 @@ def _numbers(value: Any, shape: tuple[int, ...], where: str, whole: bool) -> np.
     if array.dtype.kind not in "fiub":
         raise _Wrong(f"{_describe(value)} for {where}")
     if array.shape != shape:
-        raise _Wrong(f"{where} of shape {array.shape} instead of {shape}")
+        raise _Wrong(f"an {where} of shape {array.shape} instead of {shape}")
     if array.dtype.kind == "b":
         return array.astype(np.int8)
     if array.dtype.kind != "f":
@@ -210,7 +210,7 @@ def _numbers(value: Any, shape: tuple[int, ...], where: str, whole: bool) -> np.
         raise _Wrong(f"a non-finite {where} ({number}: {hint})", NotFinite)
     if whole and not (array == np.rint(array)).all():
         number = array[array != np.rint(array)].ravel()[0]
-        raise _Wrong(f"{where} with {number}, which is no integer as its space has them")
+        raise _Wrong(f"an {where} with {number}, where its space has integers")
     return array
 
 

@@ -59,7 +59,7 @@ class Task:
         """
         result: Any = self.env.reset(seed=seed)
         if not isinstance(result, (tuple, list)) or len(result) != 2:
-            self._refuse(f"reset() returned no pair, but {_what(result)}. {_RESET}")
+            self._refuse(f"reset() returned {_what(result)} instead of a pair. {_RESET}")
         observation, info = result
         self._check_info(info, "reset()", _RESET)
         return self.observations(observation, "reset()"), info
@@ -79,7 +79,7 @@ class Task:
         """As `step`, with an action that `self.actions` has mapped already."""
         result: Any = self.env.step(action)
         if not isinstance(result, (tuple, list)) or len(result) != 5:
-            self._refuse(f"step() returned no five values, but {_what(result)}. {_STEP}")
+            self._refuse(f"step() returned {_what(result)} instead of five. {_STEP}")
         observation, reward, terminated, truncated, info = result
         self._check_info(info, "step()", _STEP)
         return (
