@@ -1032,7 +1032,7 @@ def test_return_of_an_episode_with_a_lost_chunk_is_not_reported(build, monkeypat
     monkeypatch.setattr(
         EpisodeReader,
         "read",
-        lambda self, chunks, env_step: read(self, [] if next(is_lost) else chunks, env_step),
+        lambda self, chunks: read(self, [] if next(is_lost) else chunks),
     )
     config = small_config(
         envs.CountingEnv,

@@ -9,8 +9,8 @@ import pytest
 import torch
 from helpers import learner_of, rows_of, same, small_config, weights_of
 
-from rllib_cikd.rllib.environment import unsquash_actions
-from rllib_cikd.rllib.evaluation import evaluation_seeds
+from rllib_cikd.rllib.action_map import ActionMap
+from rllib_cikd.rllib.evaluation import Played, evaluation_seeds
 
 MEMBERS = ("policy_0", "policy_1", "policy_2")
 
@@ -115,12 +115,8 @@ def test_elected_and_best(build, monkeypatch):
     algo.train()
     monkeypatch.setattr(algo.history.returns, "means", lambda: [1.0, -1.0, 2.0])
     assert algo.elected_policy_id == algo.best_policy_id == "policy_2"
-    returns = iter(np.array([[1.0, 2.0], [8.0, 9.0], [3.0, 4.0]]))
-    monkeypatch.setattr(
-        algo,
-        "evaluate_members",
-        lambda: {m: {"returns": next(returns), "lengths": np.ones(2)} for m in MEMBERS},
-    )
+    played = Played(np.array([[1.0, 2.0], [8.0, 9.0], [3.0, 4.0]]), np.ones((3, 2)), [])
+    monkeypatch.setattr(algo, "_play_evaluation", lambda **kwargs: played)
     results = algo.evaluate()["ensemble"]
     assert results["best_policy"] == 1
     assert results["elected_return_mean"] == 3.5
@@ -173,13 +169,9 @@ def test_deterministic_actions_are_the_squashed_mean(build):
     actions = module.forward_inference({"obs": observations})["actions"]
     assert torch.equal(actions, torch.tanh(mean))
     assert torch.equal(actions, module.deterministic_actions(observations))
-    space = gym.spaces.Box(-2.0, 6.0, (1,), np.float32)
-    assert unsquash_actions(np.array([[-1.0], [0.0], [1.0], [3.0]]), space).ravel().tolist() == [
-        -2.0,
-        2.0,
-        6.0,
-        6.0,
-    ]
+    to_env = ActionMap(gym.spaces.Box(-2.0, 6.0, (1,), np.float32), "env")
+    bounded = np.concatenate(to_env.batch(np.array([[-1.0], [0.0], [1.0], [3.0]])))
+    assert bounded.tolist() == [-2.0, 2.0, 6.0, 6.0]
 
 
 @pytest.mark.parametrize("interval", [None, 100])
