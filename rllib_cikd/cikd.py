@@ -256,8 +256,8 @@ class CIKD(SAC):
         returns, lengths, metrics = self._play_evaluation(callbacks=True)
         results = summarize(returns, lengths, self.history.elected, self.history.env_steps)
         if metrics:
-            self._evaluation_metrics.aggregate(metrics)
-            results["env_runners"] = self._evaluation_metrics.compile() | results["env_runners"]
+            self._callback_metrics.aggregate(metrics)
+            results["env_runners"] = self._callback_metrics.compile() | results["env_runners"]
         self.history.evaluation_best = results[keys.ENSEMBLE][keys.BEST_POLICY]
         self._call_back("on_evaluate_end", evaluation_metrics=results)
         return results
@@ -299,9 +299,7 @@ class CIKD(SAC):
             # Names an environment that cannot be used before remote runners die of it.
             create_env(config).close()
         self._endless_episodes = EndlessEpisodes(env_name(config), config.max_evaluation_steps)
-        self._evaluation_metrics = MetricsLogger(
-            root=True, stats_cls_lookup=config.stats_cls_lookup
-        )
+        self._callback_metrics = MetricsLogger(root=True, stats_cls_lookup=config.stats_cls_lookup)
         super().setup(config)
         size = self.config.ensemble_size
         self.history = History(size, self.config.return_window)

@@ -84,8 +84,6 @@ class CIKDEnvRunner(MultiAgentEnvRunner):
         for member in self._members:
             self.module[member].generator = self._exploration_rng
 
-    # ------------------------------------------------------------------ Environments
-
     @override(MultiAgentEnvRunner)
     def make_env(self) -> None:
         if self.env is not None:
@@ -142,8 +140,6 @@ class CIKDEnvRunner(MultiAgentEnvRunner):
         for call in calls:
             self.calls.add("heard", call)
         self.num_calls_heard = count
-
-    # ------------------------------------------------------------------ Sampling
 
     @override(MultiAgentEnvRunner)
     def _try_env_reset(self, *, seed=None, options=None):
@@ -218,8 +214,6 @@ class CIKDEnvRunner(MultiAgentEnvRunner):
             return Fragment([], {}, fault, self.env.steps - before, acting)
         chunks = [Chunk.of(episode) for episode in episodes]
         return Fragment([chunk for chunk in chunks if chunk is not None], self.get_metrics())
-
-    # ------------------------------------------------------------------ Evaluation
 
     def evaluate_members(
         self,
@@ -308,8 +302,6 @@ class CIKDEnvRunner(MultiAgentEnvRunner):
         env.task = self._make_task(k * len(self._evaluation_envs[k]) + e)
         self.calls.repeat([env])
         return env.task
-
-    # ------------------------------------------------------------------ State
 
     @override(MultiAgentEnvRunner)
     def stop(self) -> None:

@@ -144,7 +144,7 @@ def test_a_video_gets_its_render_mode_whatever_env_config_says(env, env_config):
 
 
 def test_indices_reach_the_environment(build):
-    algo = build(small_config(Point, num_envs=3))
+    algo = build(small_config(Point, env_config={"n": 9}, num_envs=3))
     contexts = algo.env_runner.env.get_attr("config")
     assert [context.vector_index for context in contexts] == [0, 1, 2]
 
