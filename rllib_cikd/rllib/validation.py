@@ -48,6 +48,7 @@ UNSUPPORTED = {
     "count_steps_by": "all counters are environment steps",
     "batch_mode": "transitions are used as they come; leave it at 'truncate_episodes'",
     "normalize_actions": "policies act in [-1, 1] and are always mapped to the action bounds",
+    "gym_env_vectorize_mode": "environments of one env runner are stepped one after the other",
     "create_local_env_runner": "the local env runner keeps the generators' state",
     "num_aggregator_actors_per_learner": "transitions go straight to the learner",
     "custom_evaluation_function": "use `evaluation_duration` and the `on_evaluate_end` callback",
@@ -123,6 +124,7 @@ def _check_values(config: Any) -> None:
     _check_integer(config, "distillation_updates", 1)
     _check_bool(config, "assess_distillation")
     _check_integer(config, "random_steps", 0)
+    _check_integer(config, "max_evaluation_steps", 1)
     _check_integer(config, "num_steps_sampled_before_learning_starts", 0, optional=True)
     _check_integer(config, "train_batch_size_per_learner", 1)
     _check_integer(config, "n_step", 1)

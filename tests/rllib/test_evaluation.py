@@ -117,11 +117,11 @@ def test_episodes_end_where_they_should(build):
     for lengths, ends in [([4], ["terminates"]), ([9], ["truncates"]), ([1], ["terminates"])]:
         env_config = {"lengths": lengths, "ends": ends}
         algo = build(small_config(envs.CountingEnv, env_config=env_config))
-        played = algo.evaluate_members(5, seed=0)
+        played = algo.evaluate_members(3, seed=0)
         for member in MEMBERS:
-            assert played[member]["lengths"].tolist() == lengths * 5
+            assert played[member]["lengths"].tolist() == lengths * 3
             expected = sum(range(1, lengths[0] + 1)) * envs.UNIT
-            assert played[member]["returns"].tolist() == [expected] * 5
+            assert played[member]["returns"].tolist() == [expected] * 3
 
 
 def test_episodes_of_different_lengths(build):
@@ -182,16 +182,16 @@ def test_seed_of_the_episodes(build):
     starts = []
     for seed in (5, 5, 6, None, None):
         envs.DriftEnv.first_observations.clear()
-        algo.evaluate_members(4, seed=seed)
+        algo.evaluate_members(3, seed=seed)
         starts.append(list(envs.DriftEnv.first_observations))
     assert starts[0] == starts[1] != starts[2]
     assert starts[3] == starts[4]
     # Every member starts from the same states.
-    assert starts[0][:4] == starts[0][4:8] == starts[0][8:]
-    assert len(set(starts[0])) == 4
+    assert starts[0][:3] == starts[0][3:6] == starts[0][6:]
+    assert len(set(starts[0])) == 3
     algo.train()
     envs.DriftEnv.first_observations.clear()
-    algo.evaluate_members(4)
+    algo.evaluate_members(3)
     assert envs.DriftEnv.first_observations != starts[3]
 
 
