@@ -22,9 +22,17 @@ from rllib_cikd.algorithm.members import acting_member, policy_ids
 from rllib_cikd.rllib.env_runner import CIKDEnvRunner
 from rllib_cikd.rllib.learner import CIKDTorchLearner
 from rllib_cikd.rllib.sac_module import DEFAULT_MODEL_CONFIG, SACModule
-from rllib_cikd.rllib.validation import check_config, check_keys, hold_back_banner
+from rllib_cikd.rllib.settings.arguments import checked_arguments, field_of
+from rllib_cikd.rllib.settings.refused import OTHER_NAMES
+from rllib_cikd.rllib.validation import (
+    check_config,
+    check_keys,
+    check_settings,
+    hold_back_banner,
+)
 
 
+@checked_arguments
 class CIKDConfig(SACConfig):
     """Settings of CIKD: those of SAC, with the paper's defaults, and the following.
 
@@ -174,14 +182,23 @@ class CIKDConfig(SACConfig):
         """Sets fields from a plain dict, as YAML files and Tune give it.
 
         Raises:
-            ValueError: If a key is unknown; the message suggests the right one.
+            ValueError: If a key is unknown, with the right one; if it is not for users; or if
+                its value is of another type than RLlib needs to set it. All other values are
+                checked by `validate()`.
         """
+        if not isinstance(config_dict, dict):
+            raise ValueError(f"A config must be a dict of settings, not {config_dict!r}.")
         check_keys(self, config_dict)
-        settings = dict(config_dict)
-        model_config = settings.pop("model_config", None)
-        if model_config is not None:
-            self.rl_module(model_config=model_config)
-        return super().update_from_dict(settings)
+        settings = {field_of(k): v for k, v in config_dict.items() if k not in OTHER_NAMES}
+        try:
+            return super().update_from_dict(settings)
+        except Exception:
+            self.check_settings(settings)
+            raise  # the values are fine: it is about something else
+
+    def check_settings(self, settings: dict[str, Any]) -> None:
+        """Checks each of these settings for itself (see `validation.check_settings`)."""
+        check_settings(settings, type(self)())
 
     # Members are stateless, answer with actions, and see the environment as a `Task`: some of
     # RLlib's connectors have nothing to do. Each costs 10 to 20 microseconds for every action.
@@ -210,7 +227,7 @@ class CIKDConfig(SACConfig):
                 value and the remedy.
         """
         hold_back_banner()
-        if not self.in_evaluation:  # RLlib derives the evaluation's copy from a checked config
+        if self.in_evaluation is not True:  # RLlib makes the evaluation's copy of a checked config
             check_config(self)
         self.multi_agent(policies=policy_ids(self.ensemble_size), policy_mapping_fn=acting_member)
         super().validate()
