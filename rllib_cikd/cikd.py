@@ -145,10 +145,7 @@ class CIKD(SAC):
             )
         # RLlib hides a remote learner's exception and would go on without learning.
         if len(results) != max(1, config.num_learners):
-            raise RuntimeError(
-                "The learner failed; its error is in the worker's log above. Restore the run from "
-                "its last checkpoint."
-            )
+            raise RuntimeError("The learner failed; its error is in the worker's log above.")
         self.metrics.aggregate(results, key=LEARNER_RESULTS)
 
     def _phases_due(self, steps_before: int) -> int:

@@ -122,7 +122,9 @@ def test_one_agent_whose_episode_ends_for_all(end):
     assert env.action_spaces[AGENT_ID] == Box(-1.0, 1.0, (1,), np.float32)
     observations, _ = env.reset()
     assert observations[AGENT_ID].tolist() == [0.0, 0.0, 0.0, 0.0, 0.0]
-    steps = [env.step({AGENT_ID: np.array([action])}) for action in (0.5, 2.5)]
+    steps = [
+        env.step({AGENT_ID: np.array([action])}) for action in (0.5, 0.75)
+    ]  # 2 and 2.5 within [-1, 3]
     assert [list(observations) for observations, *_ in steps] == [[AGENT_ID]] * 2
     assert steps[1][0][AGENT_ID].tolist() == [0.0, 0.0, 0.0, 2 * envs.UNIT, 2.5]
     assert [rewards for _, rewards, *_ in steps] == [{AGENT_ID: n * envs.UNIT} for n in (1, 2)]
