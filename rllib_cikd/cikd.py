@@ -163,7 +163,8 @@ class CIKD(SAC):
         teacher = elect_teacher(self.history.returns.means(), rule, self._rng)
         if teacher is None:
             self.history.num_skipped_phases += 1
-            self._endless_episodes.phase_skipped(self.history.env_steps)
+            if not any(self.history.episodes):
+                self._endless_episodes.phase_skipped(self.history.env_steps)
         return teacher
 
     def _share_knowledge(self, teacher: int) -> None:
@@ -202,10 +203,7 @@ class CIKD(SAC):
 
     @property
     def best_policy_id(self) -> str:
-        """The best member: of the last evaluation if training has not gone on since, else by R_k.
-
-        "policy_0" while there is neither.
-        """
+        """The best of the last evaluation if no step came after it, else by R_k, else policy_0."""
         if self.history.evaluation_best is not None:
             return policy_id(self.history.evaluation_best)
         return self.elected_policy_id or policy_id(0)
