@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from rllib_cikd.algorithm.policy_selection import selection_probabilities
 from rllib_cikd.algorithm.teacher_election import elect_teacher
 from rllib_cikd.common import result_keys as keys
 from rllib_cikd.config import CIKDConfig
+from rllib_cikd.rllib.checkpoints import CheckpointedSAC
 from rllib_cikd.rllib.endless import EndlessEpisodes
 from rllib_cikd.rllib.environment import create_env, env_name
 from rllib_cikd.rllib.evaluation import (
@@ -43,11 +43,10 @@ from rllib_cikd.rllib.learner import ask_learner
 from rllib_cikd.rllib.sampling import raise_faults, sample_on_runners
 from rllib_cikd.rllib.transitions import Chunk, EpisodeReader
 
-_STATE = "cikd"
 _KNOWLEDGE_SHARING_TIMER = "knowledge_sharing"
 
 
-class CIKD(SAC):
+class CIKD(CheckpointedSAC):
     """K SAC agents learn one task together and distil the best one's knowledge into the others.
 
     Differences from RLlib's `SAC`:
@@ -310,39 +309,9 @@ class CIKD(SAC):
     def _create_local_replay_buffer_if_necessary(self, config: Any) -> None:
         """None: the buffer is in the learner."""
 
-    @override(Algorithm)
-    def get_state(
-        self,
-        components: str | Collection[str] | None = None,
-        *,
-        not_components: str | Collection[str] | None = None,
-        **kwargs,
-    ) -> dict[str, Any]:
-        state = super().get_state(components, not_components=not_components, **kwargs)
-        if self._check_component(_STATE, components, not_components):
-            state[_STATE] = {
-                "history": self.history.get_state(),
-                "rng": self._rng.bit_generator.state,
-            }
-        return state
-
-    @override(Algorithm)
+    @override(CheckpointedSAC)
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
-        if _STATE not in state:
-            return
-        if "history" not in state[_STATE]:
-            raise ValueError(
-                "This checkpoint was written by an earlier version of rllib-cikd, and cannot be "
-                "restored: train anew, or restore it with that version."
-            )
-        self.history.set_state(state[_STATE]["history"])
-        self._rng.bit_generator.state = state[_STATE]["rng"]
-        # Without the buffer, learning waits until it has been filled again.
-        self.history.stored = ask_learner(
-            self.learner_group, lambda learner: learner.replay_buffer.num_added
-        )
-        self._reader.forget_ongoing()  # env runners start new episodes after a restore
         self._sync_weights()  # RLlib's own may have been dropped
 
 

@@ -162,23 +162,30 @@ class ReplayBuffer:
             MemoryError: If they would not fit into memory a second time.
         """
         rows = torch.from_numpy(np.asarray(state["rows"]))
-        expected = min(state["num_added"], self.capacity)
-        if rows.shape != (expected, self._rows.shape[1]):
+        if len(rows) > self.capacity or rows.shape[1] != self._rows.shape[1]:
             raise ValueError(
-                f"The stored replay buffer holds rows of shape {list(rows.shape)}, this one of "
-                f"capacity {self.capacity} expects {[expected, self._rows.shape[1]]}: capacity, "
-                "observation or action dimension were changed since."
+                f"The stored replay buffer holds rows of shape {list(rows.shape)}, this one at "
+                f"most {[self.capacity, self._rows.shape[1]]}: capacity, observation or action "
+                "dimension were changed since."
             )
         if self._rows.device.type == "cpu":  # what was reserved has not been taken yet
             _check_fit(len(rows), rows.nbytes // max(1, len(rows)), self._rows.device)
-        self._rows[: len(rows)] = rows.to(self._rows.device)
         self.num_added = int(state["num_added"])
+        if len(rows) < min(self.num_added, self.capacity):
+            # A full ring goes into a larger one: the oldest transition comes first.
+            oldest = self.num_added % len(rows)
+            self.num_added = len(rows)
+            rows = rows.roll(-oldest, 0)
+        else:
+            oldest = 0
+        self._rows[: len(rows)] = rows.to(self._rows.device)
         self._last_of_episode.clear()
         if self._successor is not None:
             self._successor[: len(rows)] = -1
             if "successor" in state:
-                successor = torch.from_numpy(np.asarray(state["successor"]))
-                self._successor[: len(rows)] = successor.to(self._rows.device)
+                successor = torch.from_numpy(np.asarray(state["successor"])).roll(-oldest, 0)
+                moved = torch.where(successor < 0, successor, (successor - oldest) % len(rows))
+                self._successor[: len(rows)] = moved.to(self._rows.device)
 
 
 def _check_fit(capacity: int, row_bytes: int, device: torch.device) -> None:
