@@ -2,11 +2,11 @@
 
     python benchmarks/election_rules.py docs/results/election [--from-step 20000]
 
-For each rule and task: the share of phases at which the best member was elected, the return given away
-(the best member's less the elected one's) beside that of a blind draw, and the rank correlation of the
-rule's statistic with the evaluation, over members within a phase. The truth is the mean return of the
-20 deterministic episodes just before the phase. A phase counts for a rule at which every member has
-its statistic.
+For each rule and task: the share of phases at which the best member was elected, the return given
+away (the best member's less the elected one's) beside that of a blind draw, and the rank
+correlation of the rule's statistic with the evaluation, over members within a phase. The truth is
+the mean return of the 20 deterministic episodes just before the phase. A phase counts for a rule at
+which every member has its statistic.
 """
 
 from __future__ import annotations
