@@ -164,9 +164,9 @@ class ReplayBuffer:
         rows = torch.from_numpy(np.asarray(state["rows"]))
         if len(rows) > self.capacity or rows.shape[1] != self._rows.shape[1]:
             raise ValueError(
-                f"The stored replay buffer holds rows of shape {list(rows.shape)}, this one at "
-                f"most {[self.capacity, self._rows.shape[1]]}: capacity, observation or action "
-                "dimension were changed since."
+                f"The stored replay buffer holds rows of shape {list(rows.shape)}, this one of "
+                f"capacity {self.capacity} takes rows of {self._rows.shape[1]}: capacity, "
+                "observation or action dimension were changed since."
             )
         if self._rows.device.type == "cpu":  # what was reserved has not been taken yet
             _check_fit(len(rows), rows.nbytes // max(1, len(rows)), self._rows.device)

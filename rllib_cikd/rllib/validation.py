@@ -42,7 +42,7 @@ def check_config(config: Any) -> None:
     """
     default = type(config)()
     unknown = set(vars(config)) - set(vars(default)) - _ADDED_BY_RLLIB
-    for field in sorted(unknown):
+    for field in sorted(f for f in unknown if not _is_note_of_tune(f)):
         raise ValueError(_unknown_key(field, vars(default)))
     for field in list(vars(config)):
         if isinstance(getattr(config, field), np.generic):
@@ -109,7 +109,7 @@ def check_keys(config: Any, settings: Mapping[str, Any]) -> None:
     known = set(vars(config)) | set(config.to_dict()) | set(FIELD_OF) | {"class"}
     known |= set(_BEHIND_PROPERTY.values())
     for key, value in settings.items():
-        if isinstance(key, str) and key.startswith("__"):  # Tune's own notes to its trials
+        if _is_note_of_tune(key):
             continue
         removed = isinstance(key, str) and key in OTHER_NAMES
         if removed and not same(value, DEPRECATED_VALUE):
@@ -122,6 +122,11 @@ def check_keys(config: Any, settings: Mapping[str, Any]) -> None:
             current = getattr(config, key)
             if not same(value, current):
                 reject(key, value, f"is not for users: {INTERNAL[key]}")
+
+
+def _is_note_of_tune(key: Any) -> bool:
+    """Whether Tune tells its trials something by it, such as where to write."""
+    return isinstance(key, str) and key.startswith("__")
 
 
 def _unknown_key(key: Any, known: Iterable[str]) -> str:
