@@ -65,7 +65,15 @@ def test_assessment_of_a_phase(after, above):
         "return_before": {0: 1.0, 1: 4.0, 2: 2.0},
         "return_after": dict(enumerate(after)),
         "students_above_teacher": above,
+        "teacher_was_best": 1.0,
+        "election_regret": 0.0,
     }
+
+
+def test_assessment_of_an_election_that_was_wrong():
+    """Before the phase the members had 1, 4 and 2; member 2 was elected, and gave 4 - 2 away."""
+    report = assessment(2, [1.0, 4.0, 2.0], [1.0, 4.0, 2.0])
+    assert (report["teacher_was_best"], report["election_regret"]) == (0.0, 2.0)
 
 
 def test_assessment_of_a_lone_member():
