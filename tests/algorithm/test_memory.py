@@ -53,7 +53,7 @@ def test_a_restore_that_does_not_fit(monkeypatch):
 @pytest.mark.parametrize("num_learners", [0, 1])
 def test_an_algorithm_says_so_when_it_is_built(build, num_learners):
     config = small_config(replay_buffer_config={"capacity": 10**10})
-    with pytest.raises(MemoryError, match=r"1,000,000,000,000 transitions.*replay_buffer_config"):
+    with pytest.raises(MemoryError, match=r"10,000,000,000 transitions.*replay_buffer_config"):
         build(config.learners(num_learners=num_learners))
 
 
