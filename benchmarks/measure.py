@@ -24,6 +24,7 @@ import torch
 from rllib_cikd.algorithm.ensemble import MemberStack
 from rllib_cikd.algorithm.replay_buffer import ReplayBuffer
 from rllib_cikd.algorithm.sac_update import SACSettings, SACUpdate
+from rllib_cikd.engine import native
 from rllib_cikd.engine.recorded_step import RecordedStep
 from rllib_cikd.rllib.sac_module import SACModule
 
@@ -169,6 +170,20 @@ def update_step(update: SACUpdate, buffer: ReplayBuffer) -> Callable[[], Any]:
         return sac_step(rows, torch.randn(k, 2, BATCH_SIZE, ACTION_DIM, device=device))
 
     return step
+
+
+def with_plain_engine(step: Callable[[], Any]) -> Callable[[], Any]:
+    """The same step, computed without the native library."""
+    computes = native.computes
+
+    def plainly() -> Any:
+        native.computes = lambda tensor: False
+        try:
+            return step()
+        finally:
+            native.computes = computes
+
+    return plainly
 
 
 def update_gflop() -> float:

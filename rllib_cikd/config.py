@@ -10,7 +10,11 @@ from ray.rllib.connectors.env_to_module import (
     AddStatesFromEpisodesToBatch,
     AddTimeDimToBatchAndZeroPad,
 )
-from ray.rllib.connectors.module_to_env import GetActions, RemoveSingleTsTimeRankFromBatch
+from ray.rllib.connectors.module_to_env import (
+    GetActions,
+    NormalizeAndClipActions,
+    RemoveSingleTsTimeRankFromBatch,
+)
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.annotations import override
 
@@ -18,9 +22,17 @@ from rllib_cikd.algorithm.members import acting_member, policy_ids
 from rllib_cikd.rllib.env_runner import CIKDEnvRunner
 from rllib_cikd.rllib.learner import CIKDTorchLearner
 from rllib_cikd.rllib.sac_module import DEFAULT_MODEL_CONFIG, SACModule
-from rllib_cikd.rllib.validation import check_config, check_keys, hold_back_banner
+from rllib_cikd.rllib.settings.arguments import checked_arguments, field_of
+from rllib_cikd.rllib.settings.refused import OTHER_NAMES
+from rllib_cikd.rllib.validation import (
+    check_config,
+    check_keys,
+    check_settings,
+    hold_back_banner,
+)
 
 
+@checked_arguments
 class CIKDConfig(SACConfig):
     """Settings of CIKD: those of SAC, with the paper's defaults, and the following.
 
@@ -56,6 +68,7 @@ class CIKDConfig(SACConfig):
         self.distillation_updates = 300
         self.assess_distillation = False
         self.random_steps = 10_000
+        self.max_evaluation_steps = 20_000
 
         # SAC's published values where RLlib's differ.
         self.actor_lr = 3e-4
@@ -90,6 +103,7 @@ class CIKDConfig(SACConfig):
         distillation_updates: int = NotProvided,
         assess_distillation: bool = NotProvided,
         random_steps: int = NotProvided,
+        max_evaluation_steps: int = NotProvided,
         **kwargs,
     ) -> CIKDConfig:
         """Sets the training-related settings.
@@ -118,6 +132,8 @@ class CIKDConfig(SACConfig):
                 (`evaluation_duration` episodes of each).
             random_steps: Actions are uniform random until this many environment steps; also
                 when learning starts, unless `num_steps_sampled_before_learning_starts` is set.
+            max_evaluation_steps: An evaluation episode that has not ended after so many steps is
+                an error that asks for a time limit; a training episode as long is warned of.
             **kwargs: SAC's own settings, by RLlib's names for them.
 
         Returns:
@@ -166,17 +182,26 @@ class CIKDConfig(SACConfig):
         """Sets fields from a plain dict, as YAML files and Tune give it.
 
         Raises:
-            ValueError: If a key is unknown; the message suggests the right one.
+            ValueError: If a key is unknown, with the right one; if it is not for users; or if
+                its value is of another type than RLlib needs to set it. All other values are
+                checked by `validate()`.
         """
+        if not isinstance(config_dict, dict):
+            raise ValueError(f"A config must be a dict of settings, not {config_dict!r}.")
         check_keys(self, config_dict)
-        settings = dict(config_dict)
-        model_config = settings.pop("model_config", None)
-        if model_config is not None:
-            self.rl_module(model_config=model_config)
-        return super().update_from_dict(settings)
+        settings = {field_of(k): v for k, v in config_dict.items() if k not in OTHER_NAMES}
+        try:
+            return super().update_from_dict(settings)
+        except Exception:
+            self.check_settings(settings)
+            raise  # the values are fine: it is about something else
 
-    # Members are stateless and answer with actions, so some of RLlib's connectors have nothing to
-    # do. Each of them costs 10 to 20 microseconds for every action taken.
+    def check_settings(self, settings: dict[str, Any]) -> None:
+        """Checks each of these settings for itself (see `validation.check_settings`)."""
+        check_settings(settings, type(self)())
+
+    # Members are stateless, answer with actions, and see the environment as a `Task`: some of
+    # RLlib's connectors have nothing to do. Each costs 10 to 20 microseconds for every action.
 
     @override(SACConfig)
     def build_env_to_module_connector(self, *args, **kwargs) -> Any:
@@ -190,6 +215,7 @@ class CIKDConfig(SACConfig):
         pipeline = super().build_module_to_env_connector(*args, **kwargs)
         pipeline.remove(RemoveSingleTsTimeRankFromBatch)
         pipeline.remove(GetActions)
+        pipeline.remove(NormalizeAndClipActions)
         return pipeline
 
     @override(SACConfig)
@@ -201,7 +227,7 @@ class CIKDConfig(SACConfig):
                 value and the remedy.
         """
         hold_back_banner()
-        if not self.in_evaluation:  # RLlib derives the evaluation's copy from a checked config
+        if self.in_evaluation is not True:  # RLlib makes the evaluation's copy of a checked config
             check_config(self)
         self.multi_agent(policies=policy_ids(self.ensemble_size), policy_mapping_fn=acting_member)
         super().validate()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import envs
 import numpy as np
 import torch
 import yaml
@@ -86,6 +88,22 @@ def write_experiment(
     return path
 
 
+def eventful_config(**training) -> CIKDConfig:
+    """After some hundred steps all state that there can be.
+
+    An election, a fraction of an update that is owed, n-step links, an odd fragment.
+    """
+    return small_config(
+        envs.DriftEnv,
+        fragment=7,
+        teacher_election="random",
+        policy_selection="softmax",
+        training_intensity=5,
+        n_step=2,
+        **training,
+    )
+
+
 def plain_values(config: AlgorithmConfig) -> dict[str, Any]:
     """The config's values without functions and classes, as text."""
     values = {key: repr(value) for key, value in vars(config).items() if key != "policies"}
@@ -148,6 +166,48 @@ def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict[str, bool]:
     return {member: np.array_equal(a[member], b[member]) for member in a}
 
 
+def optimizer_state(algo: CIKD) -> dict[str, np.ndarray]:
+    """Steps and moments of every Adam, by optimiser, parameter and name."""
+    return {
+        f"{i}/{name}/{parameter}/{key}": np.array(value)
+        for i, update in enumerate(learner_of(algo).updates)
+        for name, optimizer in update.optimizers.items()
+        for parameter, state in optimizer.state_dict()["state"].items()
+        for key, value in state.items()
+    }
+
+
+def full_state(algo: CIKD) -> dict[str, np.ndarray]:
+    """All state that training goes on from."""
+    runner = algo.env_runner
+    buffer = learner_of(algo).replay_buffer.get_state()
+    own = algo.get_state(components="cikd")["cikd"]
+    history = own["history"]
+    plain = {name: history[name] for name in ("env_steps", "num_updates", "num_phases", "teacher")}
+    return {
+        "iteration": np.array(algo.iteration),
+        **{f"own/{name}": np.array(value, dtype=float) for name, value in plain.items()},
+        "stored": np.array(algo.history.stored),
+        "times_teacher": np.array(history["times_teacher"]),
+        "episodes": np.array(history["episodes"]),
+        "returns": np.array([json.dumps(window) for window in history["returns"]]),
+        "election_generator": np.array(json.dumps(own["rng"])),
+        "learner_generator": learner_of(algo)._generator.get_state().numpy(),
+        "selection_generator": np.array(json.dumps(runner._selection_rng.bit_generator.state)),
+        "exploration_generator": runner._exploration_rng.get_state().numpy(),
+        **{f"buffer/{name}": np.asarray(value) for name, value in buffer.items()},
+        **{f"weights/{member}": value for member, value in weights_of(algo).items()},
+        **{f"log_alpha/{m}": value for m, value in weights_of(algo, "log_alpha").items()},
+        **{f"optimizer/{name}": value for name, value in optimizer_state(algo).items()},
+    }
+
+
+def assert_same_state(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> None:
+    assert set(a) == set(b)
+    different = [name for name in a if not np.array_equal(a[name], b[name])]
+    assert not different
+
+
 def parameters_of(module: nn.Module) -> dict[str, Tensor]:
     """A copy of a member's parameters by name."""
     return {name: p.detach().clone() for name, p in module.state_dict().items()}
@@ -188,5 +248,8 @@ def start(*args: Any, cwd: Path) -> subprocess.Popen:
 
 def finish(process: subprocess.Popen) -> tuple[int, str, str]:
     """Waits for a started command; returns exit code, stdout and stderr."""
-    stdout, stderr = process.communicate(timeout=180)
+    try:
+        stdout, stderr = process.communicate(timeout=600)  # it takes 20 s on an idle machine
+    finally:
+        process.kill()
     return process.returncode, stdout, stderr

@@ -18,6 +18,7 @@ class FinishedEpisode(NamedTuple):
 
     member: int  #: who acted
     episode_return: float  #: undiscounted
+    random: bool = False  #: whether any of its actions were the warm-up's, not the member's
 
 
 @dataclass
@@ -61,10 +62,14 @@ class History:
         self.times_teacher = [0] * self.ensemble_size
 
     def record_episodes(self, finished: Iterable[FinishedEpisode]) -> None:
-        """Takes the returns of finished training episodes into R_k."""
+        """Takes the returns of finished training episodes into R_k.
+
+        Random actions say nothing of a member: an episode with any of them counts for no R_k.
+        """
         for episode in finished:
-            self.returns.record(episode.member, episode.episode_return)
             self.episodes[episode.member] += 1
+            if not episode.random:
+                self.returns.record(episode.member, episode.episode_return)
 
     def record_steps(self, count: int) -> None:
         """Counts environment steps, whose transitions go into the buffer."""
@@ -108,7 +113,7 @@ class History:
             )
             for name in keys.DISTANCES + (keys.PHASE_RETURNS if assessed else ())
         }
-        for name in [keys.PHASE_TIME, *([keys.STUDENTS_ABOVE_TEACHER] if assessed else [])]:
+        for name in (keys.PHASE_TIME, *(keys.PHASE_ASSESSMENT if assessed else ())):
             phase[name] = self.last_phase.get(name, math.nan)
         return log | {keys.DISTILLATION: phase}
 

@@ -14,6 +14,17 @@ class CommandError(ValueError):
     """What was asked for cannot be done; the message says why and what to do."""
 
 
+class EnvironmentFault(ValueError):
+    """What an environment declares, gives or would get cannot be used; one line says what to do.
+
+    It ends training: no env runner is restarted because of it.
+    """
+
+
+class NotFinite(EnvironmentFault):
+    """A number that is not finite, such as a diverging simulation gives."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns " Did you mean 'x'?" for the closest of `known`, or ""."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)

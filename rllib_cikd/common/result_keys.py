@@ -32,6 +32,8 @@ DISTILLATION = "distillation"
 DISTANCES = ("kl_before", "kl_after", "critic_loss_before", "critic_loss_after")
 PHASE_RETURNS = ("return_before", "return_after")
 STUDENTS_ABOVE_TEACHER = "students_above_teacher"
+TEACHER_WAS_BEST, ELECTION_REGRET = "teacher_was_best", "election_regret"
+PHASE_ASSESSMENT = (STUDENTS_ABOVE_TEACHER, TEACHER_WAS_BEST, ELECTION_REGRET)
 PHASE_TIME = "time_s"
 
 #: Summaries of the members of an evaluation. Elected: the one with the highest R_k.

@@ -119,8 +119,8 @@ def describe() -> str:
     """One line: which engine computes on the CPU; if it is the plain one, why and what to do."""
     library, words = _load()
     if library is not None:
-        return f"Engine: native, {words}, {torch.get_num_threads()} threads."
-    return f"Engine: plain PyTorch, several times slower than the native one: {words}"
+        return f"engine: native, {words}"
+    return f"engine: plain PyTorch, slower than the native one: {words}"
 
 
 @functools.cache

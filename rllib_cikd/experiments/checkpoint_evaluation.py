@@ -16,13 +16,15 @@ import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 
 from rllib_cikd.cikd import CIKD
-from rllib_cikd.common.errors import OK, CommandError
+from rllib_cikd.common.errors import OK, CommandError, EnvironmentFault
 from rllib_cikd.common.files import write_whole
 from rllib_cikd.common.result_keys import ENSEMBLE, STEPS, SUMMARIES, summary_key
 from rllib_cikd.common.text import format_duration, format_number, format_table
 from rllib_cikd.experiments.ray_start import start_ray
-from rllib_cikd.rllib.environment import create_env
-from rllib_cikd.rllib.evaluation import play_episodes, summarize
+from rllib_cikd.rllib.endless import endless_episode
+from rllib_cikd.rllib.environment import create_env, env_name
+from rllib_cikd.rllib.evaluation import summarize
+from rllib_cikd.rllib.task import Task
 
 # A file that only whole-algorithm checkpoints of RLlib have.
 _MARK = "rllib_checkpoint.json"
@@ -242,22 +244,29 @@ def _chosen_members(algorithm: CIKD, member: str) -> list[str]:
 def _record(algorithm: CIKD, policy_id: str, folder: Path, seed: int) -> Path:
     """Records an episode of one member; returns the file."""
     module: Any = algorithm.get_module(policy_id)
-
-    def act(observations: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            batch = {"obs": torch.as_tensor(observations).float()}
-            return module.forward_inference(batch)["actions"].numpy()
-
+    config: Any = algorithm.config
     try:
         env: gym.Env = gym.wrappers.RecordVideo(
-            create_env(algorithm.config, render_mode="rgb_array"),
+            create_env(config, render_mode="rgb_array"),
             video_folder=str(folder),
             name_prefix=policy_id,
             episode_trigger=lambda episode: True,
             disable_logger=True,
         )
-        play_episodes([act], [[env]], [seed])
+        task = Task(env, env_name(config))
+        observation, _ = task.reset(seed=seed)
+        done, length = False, 0
+        while not done:
+            with torch.no_grad():
+                batch = {"obs": torch.from_numpy(observation)[None]}
+                action = module.forward_inference(batch)["actions"][0].numpy()
+            observation, _, terminated, truncated, _ = task.step(action)
+            done, length = terminated or truncated, length + 1
+            if not done and length >= config.max_evaluation_steps:
+                raise endless_episode(task.name, "the video's episode", length)
         env.close()  # writes the file
+    except EnvironmentFault as fault:
+        raise CommandError(str(fault)) from fault
     except Exception as error:  # from moviepy, the environment's renderer or its graphics library
         raise CommandError(
             f"no video: {error}\nRecording needs `pip install 'rllib-cikd[video]'` and a render "

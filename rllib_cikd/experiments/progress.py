@@ -135,8 +135,10 @@ class ProgressCallback(Callback):
             if not self.several_trials:
                 lines.append(f"  {' | '.join(progress.ensemble())}")
         lines.append(self.footer())
-        texts = [Text(line, no_wrap=True, overflow="ellipsis") for line in lines if line.strip()]
-        return Group(bars, *texts)
+        below = [Text(line) for line in lines if line.strip()]
+        for line_below in below:
+            line_below.truncate(width, overflow="ellipsis")
+        return Group(bars, *below)
 
     def _warn_of_missing_criteria(self, trial: Trial, metrics: Mapping[str, Any]) -> None:
         evaluated = any(key.startswith("evaluation/") for key in metrics)

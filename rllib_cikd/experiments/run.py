@@ -14,8 +14,10 @@ import ray
 from ray import tune
 from ray.train.constants import DEFAULT_STORAGE_PATH
 
+from rllib_cikd.cikd import CIKD
 from rllib_cikd.common.errors import INTERRUPTED, OK, CommandError
 from rllib_cikd.common.text import format_number
+from rllib_cikd.engine import native
 from rllib_cikd.experiments.experiment import Experiment, load_experiments
 from rllib_cikd.experiments.outcome import report_outcome
 from rllib_cikd.experiments.progress import ProgressCallback
@@ -205,6 +207,8 @@ def _new_tuner(run: _Run, verbose: bool) -> tune.Tuner:
         f"{experiment.num_trials} trial{'s' if several else ''}, "
         f"until {until or 'interrupted: `stop` is empty'}\n"
         f"results: {run.folder}",
+        *([native.describe()] if issubclass(experiment.algorithm, CIKD) else []),
+        sep="\n",
         flush=True,
     )
     progress = ProgressCallback(experiment.name, several_trials=several, bars=not verbose)

@@ -10,6 +10,7 @@ from ray import tune
 from ray.train.constants import DEFAULT_STORAGE_PATH
 
 from rllib_cikd.common.errors import OK, CommandError
+from rllib_cikd.engine import native
 from rllib_cikd.experiments.outcome import error_text, exit_code, state
 from rllib_cikd.experiments.ray_start import check_fits, start_ray
 from rllib_cikd.study.plan import Study, load_study
@@ -50,7 +51,7 @@ def run(
     if start_ray(ray_address):
         for cell in study.cells:
             check_fits(study.experiment.algorithm, cell.config, f"study {study.name!r}")
-    print(_plan(study), f"results: {folder}", sep="\n", flush=True)
+    print(_plan(study), f"results: {folder}", native.describe(), sep="\n", flush=True)
     results = run_study(study, folder)
     collect_raw(folder)
     return _report_outcome(results, folder, verbose)

@@ -126,6 +126,8 @@ REPORT = {
     "return_before": {0: -2.0, 1: 8.0, 2: -1.0},
     "return_after": {0: 4.0, 1: 8.0, 2: 9.0},
     "students_above_teacher": 0.5,
+    "teacher_was_best": 1.0,
+    "election_regret": 0.0,
     "time_s": 1.25,
 }
 
@@ -144,6 +146,8 @@ def test_log_of_a_phase():
     phase = log["distillation"]
     assert phase.pop("time_s") == 1.25
     assert phase.pop("students_above_teacher") == 0.5
+    assert phase.pop("teacher_was_best") == 1.0
+    assert phase.pop("election_regret") == 0.0
     expected = {
         "kl_before": [5.0, NAN, 7.0],
         "kl_after": [0.5, NAN, 0.7],

@@ -291,18 +291,37 @@ def test_restoring_replaces_what_was_there():
     assert len(used) == 7
 
 
-def test_a_full_buffer_of_another_capacity_is_refused():
-    """Where the oldest row is depends on the capacity."""
+def test_a_buffer_does_not_go_into_a_smaller_one():
     full = ReplayBuffer(20, D, A)
     for _ in range(3):
         full.add(**Stream().fragment(20))
-    for capacity in (10, 30):
-        other = ReplayBuffer(capacity, D, A)
-        with pytest.raises(
-            ValueError, match=rf"(?s)\[20, .*capacity {capacity}.*capacity.*changed"
-        ):
-            other.set_state(full.get_state())
-        assert len(other) == 0
+    other = ReplayBuffer(10, D, A)
+    with pytest.raises(ValueError, match=r"(?s)\[20, .*capacity 10.*capacity.*changed"):
+        other.set_state(full.get_state())
+    assert len(other) == 0
+
+
+def test_a_full_buffer_goes_into_a_larger_one():
+    """Where the oldest row is depends on the capacity, and so do the links between rows."""
+    stream, full = Stream(), ReplayBuffer(20, D, A, n_step=3)
+    for _ in range(4):
+        full.add(**stream.fragment(7))  # the oldest row is in the middle of the ring
+    larger = ReplayBuffer(30, D, A, n_step=3)
+    larger.set_state(full.get_state())
+    assert len(larger) == 20
+
+    def by_number(buffer: ReplayBuffer) -> dict[int, list[float]]:
+        batch = buffer.gather(torch.arange(20), gamma=0.9)
+        columns = [batch.rewards[:, None], batch.discounts[:, None], batch.next_obs]
+        rows = torch.cat(columns, dim=1).tolist()
+        return dict(zip(batch.obs[:, 0].int().tolist(), rows, strict=True))
+
+    assert by_number(larger) == by_number(full)
+    assert list(by_number(larger)) == list(range(8, 28))
+    larger.add(**stream.fragment(12))  # it goes on: first into free rows, then over the oldest
+    assert len(larger) == 30
+    numbers = larger.gather(torch.arange(30), gamma=0.9).obs[:, 0].int().tolist()
+    assert sorted(numbers) == list(range(10, 40))
 
 
 def test_transitions_of_another_task_are_refused():

@@ -35,7 +35,8 @@ def test_returns_and_election_equal_a_computation_by_hand(build, num_envs):
         num_envs=num_envs,
         distillation_interval=20 * num_envs,
         return_window=4,
-        random_steps=60,
+        random_steps=0,
+        num_steps_sampled_before_learning_starts=60,
         ensemble_size=4,
     ).callbacks(on_episode_end=on_episode_end)
     algo = build(config)
@@ -56,6 +57,26 @@ def test_returns_and_election_equal_a_computation_by_hand(build, num_envs):
     assert sum(times.values()) >= 15
     assert result["times_teacher"] == {member: times[k] for k, member in enumerate(members)}
     assert len(times) > 1
+
+
+def test_episodes_of_the_warm_up_count_for_no_r_k(build):
+    """Episodes of 10 steps; actions are random until step 50, and the fragment there ends at 60."""
+    config = small_config(
+        envs.CountingEnv,
+        env_config={"lengths": [10]},
+        fragment=20,
+        steps_per_iteration=20,
+        random_steps=50,
+        distillation_interval=10_000,
+    )
+    algo = build(config)
+    train(algo, 60)
+    assert sum(algo.history.episodes) == 6
+    assert algo.elected_policy_id is None
+    result = train(algo, 80)["ensemble"]
+    assert sum(algo.history.episodes) == 8
+    known = [value for value in result["return_mean"].values() if not np.isnan(value)]
+    assert set(known) == {sum(range(1, 11)) * envs.UNIT}
 
 
 def build_with_returns(build, returns: Sequence[float], **training) -> CIKD:
@@ -113,7 +134,8 @@ def test_one_phase_per_crossing(build, fragment, num_envs, interval):
         envs.CountingEnv,
         fragment=fragment,
         distillation_interval=interval,
-        random_steps=130,
+        random_steps=0,
+        num_steps_sampled_before_learning_starts=130,
         distillation_updates=1,
         num_envs=num_envs,
     )

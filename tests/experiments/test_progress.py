@@ -104,10 +104,12 @@ def use_terminal(monkeypatch) -> Terminal:
 
 
 def screen(callback: ProgressCallback, width: int = 97) -> list[str]:
-    """The lines that a callback shows now."""
-    console = Console(width=width, file=io.StringIO())
+    """The lines that a callback shows now, on a terminal three columns wider."""
+    console = Console(width=width + 3, file=io.StringIO())
     console.print(callback._screen(width))
-    return [line.rstrip() for line in console.file.getvalue().splitlines() if line.strip()]
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines() if line.strip()]
+    assert all(len(line) <= width for line in lines)
+    return lines
 
 
 def test_a_lone_trials_bar(monkeypatch, trial):

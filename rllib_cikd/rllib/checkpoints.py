@@ -1,0 +1,169 @@
+"""Checkpoints: what a run needs to go on, here or with other settings."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.algorithms.sac import SAC
+from ray.rllib.utils.annotations import override
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from typing_extensions import Self
+
+from rllib_cikd.algorithm.history import History
+from rllib_cikd.algorithm.members import policy_id
+from rllib_cikd.rllib.learner import CIKDTorchLearner, ask_learner
+from rllib_cikd.rllib.restore import (
+    StoredRun,
+    changed_config,
+    checkpoint_path,
+    refuse_changed_settings,
+    refuse_changed_spaces,
+)
+from rllib_cikd.rllib.transitions import EpisodeReader
+
+_STATE = "cikd"
+
+
+class CheckpointedSAC(SAC):
+    """RLlib's `SAC` with the following differences.
+
+    - Its state holds a `History` and the generator of elections; its learner's holds the buffer.
+    - Paths of checkpoints may be relative.
+    - A run can go on with other settings; those that cannot change are refused by name.
+    """
+
+    history: History
+    _reader: EpisodeReader
+    _rng: np.random.Generator
+
+    @override(Algorithm)
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs,
+    ) -> dict[str, Any]:
+        state = super().get_state(components, not_components=not_components, **kwargs)
+        if self._check_component(_STATE, components, not_components):
+            state[_STATE] = {
+                "history": self.history.get_state(),
+                "rng": self._rng.bit_generator.state,
+            }
+        return state
+
+    @override(Algorithm)
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        if _STATE not in state:
+            return
+        if "history" not in state[_STATE]:
+            raise ValueError(
+                "This checkpoint was written by an earlier version of rllib-cikd, and cannot be "
+                "restored: train anew, or restore it with that version."
+            )
+        self.history.set_state(state[_STATE]["history"])
+        self._rng.bit_generator.state = state[_STATE]["rng"]
+        # Without the buffer, learning waits until it has been filled again.
+        self.history.stored = ask_learner(
+            self.learner_group, lambda learner: learner.replay_buffer.num_added
+        )
+        self._reader.forget_ongoing()  # env runners start new episodes after a restore
+        # Optimisers bring the step sizes of the checkpoint; those of the config are what counts.
+        timesteps = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.history.env_steps}
+        ask_learner(
+            self.learner_group,
+            lambda learner: learner.after_gradient_based_update(timesteps=timesteps),
+        )
+
+    @override(Algorithm)
+    def save_to_path(self, path: str | Path | None = None, **kwargs) -> str:
+        """Writes a checkpoint; see RLlib's method. The path may be relative."""
+        if path is not None and kwargs.get("filesystem") is None:
+            path = checkpoint_path(path)
+        return super().save_to_path(path, **kwargs)
+
+    @override(Algorithm)
+    def restore_from_path(
+        self, path: str | Path, *, component: str | None = None, filesystem: Any = None, **kwargs
+    ) -> None:
+        """Loads a checkpoint; see RLlib's method. The path may be relative.
+
+        The config stays this algorithm's own: step sizes, intervals and so on are not loaded. With
+        another `seed` than the checkpoint's, all draws begin anew from it.
+
+        Raises:
+            ValueError: If a setting differs from the checkpoint's that cannot change, such as
+                `ensemble_size`; nothing has been loaded then.
+        """
+        if filesystem is None:
+            path = checkpoint_path(path)
+        if component is not None:
+            super().restore_from_path(path, component=component, filesystem=filesystem, **kwargs)
+            return
+        run = StoredRun(str(path), filesystem)
+        refuse_changed_settings(run, self.config)
+        refuse_changed_spaces(run, self._spaces())
+        super().restore_from_path(path, filesystem=filesystem, **kwargs)
+        if run.config().seed != self.config.seed:
+            self._draw_anew()
+
+    @classmethod
+    @override(Algorithm)
+    def from_checkpoint(
+        cls,
+        path: Any,
+        filesystem: Any = None,
+        *,
+        config: AlgorithmConfig | dict[str, Any] | None = None,
+        **kwargs,
+    ) -> Self:
+        """Makes an algorithm of a checkpoint, to go on with.
+
+        Args:
+            path: A folder, absolute or relative, a URI, or a `ray.tune.Checkpoint`.
+            filesystem: Where it is; None: what the path says.
+            config: Other settings: a dict of those that change, such as `{"actor_lr": 1e-4}`, or
+                a whole config instead of the checkpoint's.
+            **kwargs: See RLlib's method.
+
+        Raises:
+            ValueError: If a setting is wrong, or cannot change: `ensemble_size`, the networks'
+                shapes, spaces, a capacity below what the buffer holds.
+        """
+        if filesystem is None:
+            path = checkpoint_path(path)
+        if config is None:
+            return super().from_checkpoint(path, filesystem=filesystem, **kwargs)
+        run = StoredRun(path, filesystem)
+        changed = changed_config(run.config(), config)
+        changed.validate()
+        refuse_changed_settings(run, changed)
+        algo = cls(config=changed)
+        try:
+            algo.restore_from_path(path, filesystem=filesystem)
+        except Exception:
+            algo.stop()
+            raise
+        return algo
+
+    def _spaces(self) -> dict[str, Any]:
+        member = self.get_module(policy_id(0))
+        return {name: getattr(member, name) for name in ("observation_space", "action_space")}
+
+    def _draw_anew(self) -> None:
+        """Seeds all generators from the config's seed and the steps so far."""
+        steps, seed = self.history.env_steps, self.config.seed
+        self._rng = np.random.default_rng(None if seed is None else [seed, steps])
+        draws = int(self._rng.integers(2**31))
+
+        def seed_learner(learner: CIKDTorchLearner) -> None:
+            learner._generator.manual_seed(draws)
+
+        ask_learner(self.learner_group, seed_learner)
+        self.env_runner_group.foreach_env_runner(lambda runner: runner._seed_generators(steps))

@@ -1,0 +1,192 @@
+"""Going on from a checkpoint with other settings: what takes effect, and what cannot change."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.tune import Checkpoint
+
+from rllib_cikd.algorithm.members import policy_id, policy_ids
+from rllib_cikd.rllib.settings.honoured import PER_MEMBER
+from rllib_cikd.rllib.settings.networks import shapes
+from rllib_cikd.rllib.settings.values import show
+
+_LEARNER = "learner_group/learner"
+_CONSTRUCTION = "class_and_ctor_args.pkl"
+
+
+def checkpoint_path(path: str | Path | Checkpoint) -> str:
+    """The absolute path or URI of a checkpoint, as RLlib needs it; paths may be relative."""
+    if isinstance(path, Checkpoint):
+        return path.to_directory()
+    text = os.fspath(path)
+    return text if "://" in text else os.path.abspath(os.path.expanduser(text))
+
+
+class StoredRun:
+    """What a checkpoint says of the run that wrote it; read as it is needed.
+
+    Args:
+        path: From `checkpoint_path`.
+        filesystem: Where it is; None: what the path says.
+    """
+
+    def __init__(self, path: str, filesystem: pyarrow.fs.FileSystem | None = None):
+        self._path = path
+        if filesystem is None:
+            filesystem, self._path = pyarrow.fs.FileSystem.from_uri(path)
+        self._filesystem: Any = filesystem
+
+    def config(self) -> AlgorithmConfig:
+        """The run's config, not frozen."""
+        (state,), _ = self._read(_CONSTRUCTION)["ctor_args_and_kwargs"]
+        config = state["class"].from_state(state)
+        config._per_module_overrides = {}  # of former values
+        return config
+
+    def spaces(self) -> dict[str, Any]:
+        """`observation_space` and `action_space` of the members."""
+        module = self._read(f"{_LEARNER}/rl_module/{policy_id(0)}/{_CONSTRUCTION}")
+        arguments = module["ctor_args_and_kwargs"][1]
+        return {name: arguments[name] for name in ("observation_space", "action_space")}
+
+    def num_transitions(self) -> int:
+        """Transitions in the stored replay buffer; 0 if it was not stored."""
+        buffer = self._read(f"{_LEARNER}/state.pkl").get("replay_buffer")
+        return 0 if buffer is None else len(buffer["rows"])
+
+    def _read(self, name: str) -> Any:
+        with self._filesystem.open_input_stream(f"{self._path}/{name}") as file:
+            return pickle.load(file)
+
+
+def changed_config(
+    stored: AlgorithmConfig, change: AlgorithmConfig | dict[str, Any]
+) -> AlgorithmConfig:
+    """The config to go on with.
+
+    Args:
+        stored: The checkpoint's.
+        change: A whole config, which replaces it; or a dict of those settings that change.
+
+    Raises:
+        ValueError: If it is neither; if a key of the dict is unknown, or a config lacks `env`.
+    """
+    if isinstance(change, AlgorithmConfig):
+        if change.env is None:
+            raise ValueError(
+                "config: env=None: a config replaces that of the checkpoint, so it needs "
+                "`.environment(…)`; give a dict to change some settings only."
+            )
+        return change.copy(copy_frozen=False)
+    if not isinstance(change, dict):
+        raise ValueError(
+            f"config={show(change)}: must be a `CIKDConfig`, which replaces that of the "
+            "checkpoint, or a dict of the settings that change."
+        )
+    return stored.update_from_dict(change)
+
+
+def refuse_changed_settings(run: StoredRun, config: AlgorithmConfig) -> None:
+    """Compares a checkpoint's settings with those to go on with, before anything is loaded.
+
+    Args:
+        run: The checkpoint.
+        config: Checked.
+
+    Raises:
+        ValueError: At the first setting that cannot change; with its old and new value.
+    """
+    stored = run.config()
+    _compare(
+        "ensemble_size",
+        stored.ensemble_size,
+        config.ensemble_size,
+        "the members are in the checkpoint",
+    )
+    ids = policy_ids(config.ensemble_size)
+    networks = shapes(stored, ids)
+    for member, shape in shapes(config, ids).items():
+        for name, value in shape.items():
+            of = "" if all(s == networks[ids[0]] for s in networks.values()) else f" of {member}"
+            _compare(name + of, networks[member][name], value, "networks keep their shapes")
+    _compare(
+        "initial_alpha",
+        stored.initial_alpha,
+        config.initial_alpha,
+        "temperatures have been learned since",
+    )
+    if _equal_settings(stored, ids) != _equal_settings(config, ids):
+        _compare(
+            "algorithm_config_overrides_per_module",
+            stored.algorithm_config_overrides_per_module,
+            config.algorithm_config_overrides_per_module,
+            "which members have equal settings cannot change, as these share an optimiser",
+        )
+    _refuse_smaller_buffer(run, stored, config)
+
+
+def refuse_changed_spaces(run: StoredRun, spaces: dict[str, Any]) -> None:
+    """Compares the spaces that a checkpoint's members were made for with others.
+
+    Args:
+        run: The checkpoint.
+        spaces: `observation_space` and `action_space` of the members as they are now.
+
+    Raises:
+        ValueError: If they differ in what networks or stored actions depend on.
+    """
+    stored = run.spaces()
+    old, new = stored["observation_space"], spaces["observation_space"]
+    if old.shape != new.shape:
+        _compare("observation_space", old, new, "`env` or `env_config` makes another task")
+    _compare(
+        "action_space",
+        stored["action_space"],
+        spaces["action_space"],
+        "`env` or `env_config` makes another task",
+    )
+
+
+def _refuse_smaller_buffer(
+    run: StoredRun, stored: AlgorithmConfig, config: AlgorithmConfig
+) -> None:
+    old, new = (c.replay_buffer_config["capacity"] for c in (stored, config))
+    if new < old and run.num_transitions() > new:
+        raise ValueError(
+            f"replay_buffer_config={show(config.replay_buffer_config)}: was "
+            f"{show(stored.replay_buffer_config)} in the checkpoint, which holds "
+            f"{run.num_transitions()} transitions: keep a capacity of at least as many, or train "
+            "anew."
+        )
+    if stored.n_step == 1 and config.n_step > 1 and run.num_transitions() > 0:
+        _compare(
+            "n_step",
+            stored.n_step,
+            config.n_step,
+            "the stored transitions do not know what came after them",
+        )
+
+
+def _equal_settings(config: AlgorithmConfig, ids: Sequence[str]) -> list[int]:
+    """For each member the first member with the same settings."""
+    overrides = config.algorithm_config_overrides_per_module
+    settings = []
+    for member in ids:
+        own = {name: getattr(config, name) for name in PER_MEMBER} | dict(overrides.get(member, {}))
+        settings.append(repr([(name, own[name]) for name in PER_MEMBER]))
+    return [settings.index(s) for s in settings]
+
+
+def _compare(field: str, old: Any, new: Any, why: str) -> None:
+    if old != new:
+        raise ValueError(
+            f"{field}={show(new)}: was {show(old)} in the checkpoint and cannot change: {why}. "
+            "Keep the old value, or train anew."
+        )

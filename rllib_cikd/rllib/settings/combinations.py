@@ -1,0 +1,111 @@
+"""Settings that are fine one by one, but not together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rllib_cikd.rllib.settings.networks import shapes
+from rllib_cikd.rllib.settings.values import Integer, reject, same
+
+_CAPACITY = Integer(at_least=1, at_most=10_000_000_000)
+
+
+def check_combinations(config: Any, ids: Sequence[str]) -> None:
+    """Checks settings against each other; each for itself has been checked.
+
+    Raises:
+        ValueError: At the first combination that cannot work, or in which a setting would do
+            nothing.
+    """
+    _check_phases(config, ids)
+    _check_buffer(config)
+    _check_sampling(config)
+    if config.local_gpu_idx != 0 and (config.num_gpus_per_learner == 0 or config.num_learners > 0):
+        reject(
+            "local_gpu_idx",
+            config.local_gpu_idx,
+            "needs num_gpus_per_learner above 0 and num_learners=0: it says which GPU the learner "
+            "in the main process uses",
+        )
+
+
+def _check_phases(config: Any, ids: Sequence[str]) -> None:
+    shares = config.knowledge_sharing != "none" and (
+        config.ensemble_size > 1 or config.knowledge_sharing == "extra_updates"
+    )
+    if config.reset_students and config.knowledge_sharing != "distillation":
+        reject(
+            "reset_students",
+            config.reset_students,
+            f"needs knowledge_sharing='distillation', not {config.knowledge_sharing!r}: "
+            "students would be reset without being taught",
+        )
+    if config.reset_students and not shares:
+        reject("reset_students", config.reset_students, "needs ensemble_size above 1")
+    if config.assess_distillation and not shares:
+        reject(
+            "assess_distillation",
+            config.assess_distillation,
+            f"there is nothing to assess with knowledge_sharing={config.knowledge_sharing!r} and "
+            f"ensemble_size={config.ensemble_size}; set it to False",
+        )
+    networks = list(shapes(config, ids).values())
+    if config.knowledge_sharing == "hard_copy" and any(n != networks[0] for n in networks):
+        reject(
+            "knowledge_sharing",
+            config.knowledge_sharing,
+            "hard_copy copies networks, but the members' networks differ in shape or activation. "
+            "Give all members the same `fcnet_hiddens` and `fcnet_activation`, or use "
+            "'distillation'",
+        )
+
+
+def _check_buffer(config: Any) -> None:
+    buffer = config.replay_buffer_config
+    if set(buffer) - {"type", "capacity"} or not same(buffer.get("type"), "EpisodeReplayBuffer"):
+        reject(
+            "replay_buffer_config",
+            buffer,
+            "only {'capacity': N} can be set; the shared buffer is part of the algorithm and "
+            "samples uniformly",
+        )
+    capacity = buffer.get("capacity")
+    problem = _CAPACITY.problem(capacity)
+    if problem:
+        reject("replay_buffer_config", buffer, f"'capacity' {problem}")
+    envs = max(1, config.num_env_runners) * config.num_envs_per_env_runner
+    needs = {
+        "what is stored before learning starts (`num_steps_sampled_before_learning_starts`, else "
+        "`random_steps`)": config.learning_starts_at,
+        "a minibatch (`train_batch_size_per_learner`)": config.train_batch_size_per_learner,
+        "a round of sampling (`rollout_fragment_length` of every environment)": (
+            config.rollout_fragment_length * envs
+        ),
+    }
+    what, needed = max(needs.items(), key=lambda item: item[1])
+    if capacity < needed:
+        reject(
+            "replay_buffer_config",
+            buffer,
+            f"'capacity' must be at least {needed}, so that it holds {what}",
+        )
+
+
+def _check_sampling(config: Any) -> None:
+    if config.n_step > config.rollout_fragment_length:
+        reject(
+            "n_step",
+            config.n_step,
+            f"must be at most rollout_fragment_length ({config.rollout_fragment_length}); raise "
+            "`rollout_fragment_length`",
+        )
+    default = type(config)().stats_cls_lookup
+    missing = sorted(set(default) - set(config.stats_cls_lookup))
+    if missing:
+        reject(
+            "stats_cls_lookup",
+            config.stats_cls_lookup,
+            f"lacks {missing}, which RLlib needs; begin with "
+            "`ray.rllib.utils.metrics.metrics_logger.DEFAULT_STATS_CLS_LOOKUP`",
+        )

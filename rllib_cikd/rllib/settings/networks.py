@@ -1,0 +1,119 @@
+"""The members' networks: `model_config` and `rl_module_spec`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+from rllib_cikd.engine.perceptrons import ACTIVATIONS
+from rllib_cikd.rllib.sac_module import DEFAULT_MODEL_CONFIG, SACModule
+from rllib_cikd.rllib.settings.honoured import HONOURED
+from rllib_cikd.rllib.settings.values import Integer, reject, show
+
+_WIDTH = Integer(at_least=1, at_most=1_000_000)
+
+
+def check_networks(config: Any, ids: Sequence[str]) -> None:
+    """Checks `model_config` and `rl_module_spec` of a config with these members.
+
+    Raises:
+        ValueError: If one is not what a member can be made of.
+    """
+    check_model_config("model_config", config._model_config)
+    for member, spec in _specs(config, ids).items():
+        module_class = spec.module_class
+        if module_class is not None and not (
+            inspect.isclass(module_class) and issubclass(module_class, SACModule)
+        ):
+            name = getattr(module_class, "__name__", show(module_class))
+            reject(
+                "rl_module_spec",
+                config._rl_module_spec,
+                f"members must be `SACModule`s, but {member} is a {name}; change its shape with "
+                "`model_config`",
+            )
+        check_model_config(f"model_config of {member}", spec.model_config)
+
+
+def shapes(config: Any, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What each member's networks will be: `fcnet_hiddens` and `fcnet_activation`, by member id.
+
+    The config has been checked.
+    """
+    common = DEFAULT_MODEL_CONFIG | _settings(config._model_config)
+    specs = _specs(config, ids)
+    result = {}
+    for member in ids:
+        spec = specs.get(member, specs.get("all members"))
+        own = common | (_settings(spec.model_config) if spec is not None else {})
+        result[member] = {
+            "fcnet_hiddens": [int(width) for width in own["fcnet_hiddens"]],
+            "fcnet_activation": own["fcnet_activation"],
+        }
+    return result
+
+
+def check_model_config(field: str, model_config: Any) -> None:
+    """Checks a `model_config`: None, a dict, or RLlib's `DefaultModelConfig`."""
+    if model_config is None:
+        return
+    problem = HONOURED["_model_config"].problem(model_config)
+    if problem:
+        reject(field, model_config, problem)
+    allowed = {*DEFAULT_MODEL_CONFIG, "initial_alpha"}
+    settings = _settings(model_config)
+    unknown = sorted(show(name) for name in settings if name not in allowed)
+    if unknown:
+        reject(
+            field,
+            model_config,
+            f"{', '.join(unknown)} not supported; members are perceptrons with the settings "
+            f"{list(DEFAULT_MODEL_CONFIG)}",
+        )
+    hiddens = settings.get("fcnet_hiddens", [])
+    if (
+        not isinstance(hiddens, (list, tuple))
+        or len(hiddens) > 100
+        or any(_WIDTH.problem(width) for width in hiddens)
+    ):
+        reject(
+            f"{field}: fcnet_hiddens",
+            hiddens,
+            "must be a list of layer widths, such as [256, 256]: at most 100 integers from 1 to "
+            "1000000",
+        )
+    activation = settings.get("fcnet_activation", "relu")
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
+        reject(f"{field}: fcnet_activation", activation, f"must be one of {list(ACTIVATIONS)}")
+
+
+def _specs(config: Any, ids: Sequence[str]) -> dict[str, RLModuleSpec]:
+    """The user's specs by member id; one for all is that of "all members"."""
+    spec = config._rl_module_spec
+    if spec is None:
+        return {}
+    if isinstance(spec, RLModuleSpec):
+        return {"all members": spec}
+    specs = spec.rl_module_specs or {}
+    if isinstance(specs, RLModuleSpec):
+        return {"all members": specs}
+    strangers = sorted(set(specs) - set(ids))
+    if strangers:
+        reject("rl_module_spec", spec, f"{strangers} are no members; members are {list(ids)}")
+    return dict(specs)
+
+
+def _settings(model_config: Any) -> dict[str, Any]:
+    """A model config as a dict; of RLlib's dataclass, what differs from its defaults."""
+    if model_config is None:
+        return {}
+    if isinstance(model_config, dict):
+        return model_config
+    defaults = asdict(DefaultModelConfig())
+    settings = asdict(model_config)
+    return {k: v for k, v in settings.items() if k in DEFAULT_MODEL_CONFIG or v != defaults.get(k)}
