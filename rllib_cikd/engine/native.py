@@ -40,9 +40,9 @@ _FUNCTIONS = {
     "engine_kept": (_Integer, _SHAPE),
     "engine_forward": (
         ctypes.c_int,
-        [*_SHAPE, _Address, _Address, _Integer, _Integer, _Address, _Address, _Integer],
+        [*_SHAPE, *[_Address] * 2, *[_Integer] * 3, *[_Address] * 2, _Integer],
     ),
-    "engine_backward": (ctypes.c_int, [*_SHAPE, *[_Address] * 5, _Integer]),
+    "engine_backward": (ctypes.c_int, [*_SHAPE, *[_Address] * 5, *[_Integer] * 2]),
     "engine_adam": (None, [*[_Address] * 4, _Integer, *[_Float] * 6, _Integer]),
     "engine_follow": (None, [_Address, _Address, _Float, _Integer, _Integer]),
 }
@@ -91,8 +91,8 @@ class Kept:
     New memory is slow the first time that it is written to.
     """
 
-    def __init__(self, library: ctypes.CDLL, shape: Shape, rows: int, keep: int):
-        self.shape, self.rows, self.keep = shape, rows, keep
+    def __init__(self, library: ctypes.CDLL, shape: Shape, inputs: int, rows: int, keep: int):
+        self.shape, self.inputs, self.rows, self.keep = shape, inputs, rows, keep
         self._size = library.engine_kept(*shape.arguments(rows, keep))
         spare = shape._spare.setdefault(self._size, [])
         self._memory = spare.pop() if spare else torch.empty(self._size)
@@ -195,7 +195,8 @@ def forward(
     Args:
         shape: Theirs.
         parameters: `[P]`, per layer the weights `[n, in, out]` and the biases `[n, 1, out]`.
-        x: `[n, B, in]` with B > 0; its networks and rows may lie anywhere, or be expanded.
+        x: `[m, B, in]` with B > 0 and n a multiple of m: network k gets number k modulo m. They
+            and their rows may lie anywhere, or be expanded.
         keep: What to keep: `NOTHING`, `FOR_INPUTS` or `FOR_PARAMETERS`.
 
     Raises:
@@ -204,18 +205,21 @@ def forward(
     library = _library()
     inputs, outputs = shape.widths[0], shape.widths[-1]
     _check("parameters", parameters, (shape.parameters,))
-    if x.dim() != 3 or x.shape[1] == 0:
-        raise ValueError(f"x has shape {list(x.shape)}, expected [n, B, in] with B > 0.")
+    if x.dim() != 3 or x.numel() == 0:
+        raise ValueError(f"x has shape {list(x.shape)}, expected [m, B, in], none of them 0.")
+    if shape.networks % x.shape[0] != 0:
+        raise ValueError(f"{shape.networks} perceptrons cannot share {x.shape[0]} inputs.")
     rows = x.shape[1]
     if x.stride(2) != 1:
         x = x.contiguous()
-    _check("x", x, (shape.networks, rows, inputs), contiguous=False)
+    _check("x", x, (x.shape[0], rows, inputs), contiguous=False)
     y = torch.empty(shape.networks, rows, outputs)
-    kept = Kept(library, shape, rows, keep) if keep != NOTHING else None
+    kept = Kept(library, shape, x.shape[0], rows, keep) if keep != NOTHING else None
     code = library.engine_forward(
         *shape.arguments(rows, keep),
         parameters.data_ptr(),
         x.data_ptr(),
+        x.shape[0],
         x.stride(0),
         x.stride(1),
         y.data_ptr(),
@@ -229,7 +233,7 @@ def forward(
 def backward(
     kept: Kept, parameters: Tensor, grad_y: Tensor, needs_x: bool, needs_parameters: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of x, `[n, B, in]`, and of the parameters, `[P]`; None where not needed.
+    """The gradients of x, `[m, B, in]`, and of the parameters, `[P]`; None where not needed.
 
     Args:
         kept: From the forward pass.
@@ -247,7 +251,7 @@ def backward(
     _check("the gradient of y", grad_y, (shape.networks, kept.rows, shape.widths[-1]))
     if needs_parameters and kept.keep != FOR_PARAMETERS:
         raise ValueError("The forward pass kept nothing for the parameters' gradient.")
-    grad_x = torch.empty(shape.networks, kept.rows, shape.widths[0]) if needs_x else None
+    grad_x = torch.empty(kept.inputs, kept.rows, shape.widths[0]) if needs_x else None
     grad_parameters = torch.empty(shape.parameters) if needs_parameters else None
     if not (needs_x or needs_parameters):
         return None, None
@@ -258,6 +262,7 @@ def backward(
         kept.address,
         grad_parameters.data_ptr() if grad_parameters is not None else None,
         grad_x.data_ptr() if grad_x is not None else None,
+        kept.inputs,
         torch.get_num_threads(),
     )
     _done(code)

@@ -126,7 +126,8 @@ class StackedPerceptrons:
         """`[n, B, in]` -> `[n, B, out]`.
 
         Args:
-            x: Each network's own inputs.
+            x: Each network's own inputs; or `[m, B, in]` with n a multiple of m, of which network k
+                gets number k modulo m.
             frozen: Whether the gradient passes to `x` only, none to the parameters. Rows whose
                 gradient is 0 then cost nothing in the backward pass.
 
@@ -134,10 +135,11 @@ class StackedPerceptrons:
             ValueError: If `x` has another shape, type or device than the parameters ask for.
         """
         parameters = self._frozen if frozen else self.parameters
-        expected = (len(self), self._shapes[0][1])
-        if x.dim() != 3 or (x.shape[0], x.shape[2]) != expected:
+        n, width = len(self), self._shapes[0][1]
+        if x.dim() != 3 or x.shape[2] != width or not x.shape[0] or n % x.shape[0]:
             raise ValueError(
-                f"x has shape {list(x.shape)}, expected [{expected[0]}, B, {expected[1]}]."
+                f"x has shape {list(x.shape)}, expected [{n}, B, {width}], or a divisor of {n} "
+                "in its place."
             )
         if x.dtype != parameters.dtype or x.device != parameters.device:
             raise ValueError(
@@ -153,6 +155,7 @@ class StackedPerceptrons:
     def _plain(self, x: Tensor, parameters: Tensor) -> Tensor:
         activate = ACTIVATIONS[self.activation][1]
         *hidden, last = zip(*self.split(parameters), strict=True)
+        x = x.repeat(len(self) // x.shape[0], 1, 1)
         for weight, bias in hidden:
             x = activate(torch.baddbmm(bias, x, weight))
         return torch.baddbmm(last[1], x, last[0])

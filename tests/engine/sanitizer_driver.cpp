@@ -43,25 +43,27 @@ Floats random_floats(std::mt19937& rng, int64_t size, bool with_zero_rows = fals
 Floats work(const Perceptrons& p, unsigned seed, int keep, int64_t threads) {
   std::mt19937 rng(seed);
   const int64_t in = p.widths.front(), out = p.widths.back(), row = in + seed % 3;
+  // Networks with inputs of their own, or all with the same.
+  const int64_t inputs = seed % 4 ? p.networks : 1;
   const Floats parameters = random_floats(rng, p.size());
   // Rows that are farther apart than they are wide: the last one ends with the memory.
-  const Floats x = random_floats(rng, (p.networks * p.rows - 1) * row + in);
+  const Floats x = random_floats(rng, (inputs * p.rows - 1) * row + in);
   const Floats grad = random_floats(rng, p.networks * p.rows * out, seed % 2, out);
   Floats y(static_cast<size_t>(p.networks * p.rows * out));
   Floats kept(static_cast<size_t>(
       engine_kept(p.networks, p.layers(), p.widths.data(), p.activation, p.rows, keep)));
   if (engine_forward(p.networks, p.layers(), p.widths.data(), p.activation, p.rows, keep,
-                     parameters.data(), x.data(), p.rows * row, row, y.data(), kept.data(),
-                     threads)) {
+                     parameters.data(), x.data(), inputs, p.rows * row, row, y.data(),
+                     kept.data(), threads)) {
     abort();
   }
-  Floats grad_x(static_cast<size_t>(p.networks * p.rows * in));
+  Floats grad_x(static_cast<size_t>(inputs * p.rows * in));
   Floats grad_parameters(keep == 2 ? parameters.size() : 0);
   if (keep > 0 &&
       engine_backward(p.networks, p.layers(), p.widths.data(), p.activation, p.rows, keep,
                       parameters.data(), grad.data(), kept.data(),
                       keep == 2 ? grad_parameters.data() : nullptr,
-                      keep == 2 && seed % 5 == 0 ? nullptr : grad_x.data(), threads)) {
+                      keep == 2 && seed % 5 == 0 ? nullptr : grad_x.data(), inputs, threads)) {
     abort();
   }
   y.insert(y.end(), grad_x.begin(), grad_x.end());

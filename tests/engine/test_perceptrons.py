@@ -161,6 +161,27 @@ def test_an_expanded_input_is_shared_by_all_networks():
     _assert_close(x.grad, x_alone.grad)
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("rows", [B, 70])
+@pytest.mark.parametrize("inputs", [1, 2, 3])
+def test_networks_that_share_their_inputs(inputs, rows, frozen):
+    """Both critics of a member judge the same actions; their gradients add up."""
+    networks, stack = _twins(6)
+    x = torch.randn(inputs, rows, IN, requires_grad=True)
+    x_alone = x.detach().clone().requires_grad_()
+    weight = torch.randn(6, rows, OUT)
+    output = stack(x, frozen=frozen)
+    expected = _separately(networks, torch.cat([x_alone] * (6 // inputs)))
+    _assert_close(output, expected)
+    (output * weight).sum().backward()
+    (expected * weight).sum().backward()
+    _assert_close(x.grad, x_alone.grad)
+    with torch.no_grad():
+        _assert_close(stack(x), expected)
+    if not frozen:
+        _assert_gradients(stack, networks)
+
+
 @pytest.mark.parametrize("hiddens", HIDDENS, ids=str)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_backward_leaves_what_it_was_given(activation, hiddens):
@@ -233,7 +254,7 @@ def test_a_network_s_input_moves_no_other_network():
 # ---------------------------------------------------------------- what is refused, target networks
 
 
-@pytest.mark.parametrize("shape", [(N, B, IN + 1), (N + 1, B, IN), (1, B, IN), (B, IN)])
+@pytest.mark.parametrize("shape", [(N, B, IN + 1), (N + 1, B, IN), (2, B, IN), (0, B, IN), (B, IN)])
 def test_inputs_of_another_shape_are_refused(shape):
     _, stack = _twins()
     with pytest.raises(ValueError, match=r"x has shape .*, expected \[3, B, 5\]"):

@@ -19,19 +19,19 @@ ENGINE_API const char* engine_choose(int place);
 ENGINE_API int64_t engine_kept(int64_t networks, int64_t layers, const int64_t* widths,
                                int activation, int64_t rows, int keep);
 
-// y [networks, rows, out] from x [networks, rows, in], whose networks and rows are so many floats
-// apart. Returns 0, or 1 if there is no memory.
+// y [networks, rows, out] from x [inputs, rows, in], of which network k gets number k % inputs, and
+// whose inputs and rows are so many floats apart. Returns 0, or 1 if there is no memory.
 ENGINE_API int engine_forward(int64_t networks, int64_t layers, const int64_t* widths,
                               int activation, int64_t rows, int keep, const float* parameters,
-                              const float* x, int64_t x_network, int64_t x_row, float* y,
-                              float* kept, int64_t threads);
+                              const float* x, int64_t inputs, int64_t x_input, int64_t x_row,
+                              float* y, float* kept, int64_t threads);
 
 // Gradients, of the parameters unless null and of x unless null, from that of y and from what the
 // forward pass kept. Returns 0, or 1 if there is no memory.
 ENGINE_API int engine_backward(int64_t networks, int64_t layers, const int64_t* widths,
                                int activation, int64_t rows, int keep, const float* parameters,
                                const float* grad_y, const float* kept, float* grad_parameters,
-                               float* grad_x, int64_t threads);
+                               float* grad_x, int64_t inputs, int64_t threads);
 
 // One step of Adam, the t-th, on `size` floats each: step_size is lr / (1 - beta1^t),
 // root_correction is 1 / sqrt(1 - beta2^t).

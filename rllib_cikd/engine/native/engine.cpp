@@ -126,6 +126,7 @@ struct Range {
   const float* source;
   float tau;
   int64_t size, tasks;
+  int64_t terms;
 };
 
 // Whole cache lines, so that no two threads write to the same one.
@@ -147,6 +148,13 @@ void follow_task(const void* context, int64_t task, float*) {
   int64_t begin, end;
   range_of(r, task, begin, end);
   kernels->follow(r.target, r.source, r.tau, begin, end);
+}
+
+void sum_task(const void* context, int64_t task, float*) {
+  const auto& r = *static_cast<const Range*>(context);
+  int64_t begin, end;
+  range_of(r, task, begin, end);
+  kernels->sum(r.target, r.source, r.terms, r.size, begin, end);
 }
 
 void run_range(Range& range, void (*run)(const void*, int64_t, float*), int64_t threads) {
@@ -179,12 +187,13 @@ int64_t engine_kept(int64_t networks, int64_t layers, const int64_t* widths, int
 }
 
 int engine_forward(int64_t networks, int64_t layers, const int64_t* widths, int activation,
-                   int64_t rows, int keep, const float* parameters, const float* x,
-                   int64_t x_network, int64_t x_row, float* y, float* kept, int64_t threads) {
+                   int64_t rows, int keep, const float* parameters, const float* x, int64_t inputs,
+                   int64_t x_input, int64_t x_row, float* y, float* kept, int64_t threads) {
   Pass pass = describe(networks, layers, widths, activation, rows, keep, parameters);
   divide_kept(pass, kept);
   pass.x = x;
-  pass.x_network = x_network;
+  pass.x_inputs = inputs;
+  pass.x_input = x_input;
   pass.x_row = x_row;
   pass.y = y;
   Team team(threads_for(pass, threads), scratch_size(pass), 0);
@@ -200,17 +209,30 @@ int engine_forward(int64_t networks, int64_t layers, const int64_t* widths, int 
 
 int engine_backward(int64_t networks, int64_t layers, const int64_t* widths, int activation,
                     int64_t rows, int keep, const float* parameters, const float* grad_y,
-                    const float* kept, float* grad_parameters, float* grad_x, int64_t threads) {
+                    const float* kept, float* grad_parameters, float* grad_x, int64_t inputs,
+                    int64_t threads) {
   Pass pass = describe(networks, layers, widths, activation, rows, keep, parameters);
   divide_kept(pass, const_cast<float*>(kept));
   pass.grad_y = grad_y;
   pass.grad_x = grad_x;
   threads = threads_for(pass, threads);
+  // Where networks share inputs, each one's gradient of them comes first.
+  const bool shares = grad_x && inputs < networks;
+  const int64_t each = inputs * rows * widths[0];
+  const int64_t all = shares ? ratio_up(networks / inputs * each, 16) * 16 : 0;
+  auto add_shares = [&](Team& team) {
+    if (!shares) return;
+    Range range{nullptr, grad_x, pass.grad_x, 0.0f, each, 1, networks / inputs};
+    range.tasks = at_least(1, at_most(team.threads(), each / ELEMENTS_WORTH_A_THREAD));
+    team.run({sum_task, &range, range.tasks});
+  };
   if (!grad_parameters) {
-    Team team(threads, scratch_size(pass), 0);
+    Team team(threads, scratch_size(pass), all);
     if (!team.has_memory()) return 1;
+    if (shares) pass.grad_x = team.shared();
     const Division d{&pass, 0, networks, chunks_of(pass, networks, team.threads()), 0};
     team.run({backward_task, &d, networks * d.chunks});
+    add_shares(team);
     return 0;
   }
   int64_t size = 0, tasks = 0;
@@ -228,9 +250,10 @@ int engine_backward(int64_t networks, int64_t layers, const int64_t* widths, int
   // As many networks at a time as there are threads: what is kept between the two steps, the
   // gradients of the layers' outputs, then stays in the cache.
   const int64_t at_a_time = at_most(threads, networks);
-  Team team(threads, scratch_size(pass), size * at_a_time);
+  Team team(threads, scratch_size(pass), all + size * at_a_time);
   if (!team.has_memory()) return 1;
-  float* deltas = team.shared();
+  if (shares) pass.grad_x = team.shared();
+  float* deltas = team.shared() + all;
   for (int64_t l = 0; l < layers; l++) {
     pass.deltas[l] = deltas;
     deltas += pass.delta_sizes[l] * at_a_time;
@@ -242,6 +265,7 @@ int engine_backward(int64_t networks, int64_t layers, const int64_t* widths, int
     team.run({backward_task, &d, now * d.chunks});
     team.run({weights_task, &d, now * tasks});
   }
+  add_shares(team);
   return 0;
 }
 
@@ -252,11 +276,11 @@ void engine_adam(float* parameters, const float* gradient, float* first_moments,
   const AdamStep step{parameters,      gradient,        first_moments,   second_moments, step_size,
                       beta2,           one_minus_beta1, one_minus_beta2, root_correction,
                       epsilon};
-  Range range{&step, nullptr, nullptr, 0.0f, size, 1};
+  Range range{&step, nullptr, nullptr, 0.0f, size, 1, 0};
   run_range(range, adam_task, threads);
 }
 
 void engine_follow(float* target, const float* source, float tau, int64_t size, int64_t threads) {
-  Range range{nullptr, target, source, tau, size, 1};
+  Range range{nullptr, target, source, tau, size, 1, 0};
   run_range(range, follow_task, threads);
 }

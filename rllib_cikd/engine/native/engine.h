@@ -42,9 +42,10 @@ struct Pass {
   float* inputs[MAX_LAYERS];
   // For l > 0 and ReLU, whether these inputs are positive or NaN, a bit a row: [n, panels, in].
   uint32_t* signs[MAX_LAYERS];
-  // Forward: [n, rows, in] with distances of networks and rows, and [n, rows, out].
+  // Forward: [x_inputs, rows, in] with distances, of which network k gets number k % x_inputs, and
+  // [n, rows, out].
   const float* x;
-  int64_t x_network, x_row;
+  int64_t x_inputs, x_input, x_row;
   float* y;
   // Backward: [n, rows, out] and, each null where it is not wanted, the gradients.
   const float* grad_y;
@@ -83,6 +84,9 @@ struct Kernels {
   void (*weight_gradient)(const Pass&, int64_t network, int64_t layer, int64_t block);
   void (*adam)(const AdamStep&, int64_t begin, int64_t end);
   void (*follow)(float* target, const float* source, float tau, int64_t begin, int64_t end);
+  // to[i] = the sum of from[i], from[i + distance], ..., of `terms` of them.
+  void (*sum)(float* to, const float* from, int64_t terms, int64_t distance, int64_t begin,
+              int64_t end);
 };
 
 // Null where the compiler could not make them.

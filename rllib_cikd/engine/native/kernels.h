@@ -270,8 +270,8 @@ void forward_rows(const Pass& pass, int64_t network, int64_t panel, int64_t end,
     const int64_t place = network * pass.panels + panel;
     const int64_t in = pass.widths[0];
     float* x = pass.inputs[0] ? pass.inputs[0] + place * in * PANEL : spare[0];
-    transpose(pass.x + network * pass.x_network + panel * PANEL * pass.x_row, pass.x_row, rows, in,
-              x, PANEL, lanes);
+    transpose(pass.x + network % pass.x_inputs * pass.x_input + panel * PANEL * pass.x_row,
+              pass.x_row, rows, in, x, PANEL, lanes);
     for (int64_t l = 0; l < pass.layers; l++) {
       const int64_t in = pass.widths[l], out = pass.widths[l + 1];
       const bool last = l == pass.layers - 1;
@@ -301,7 +301,7 @@ void forward_rows(const Pass& pass, int64_t network, int64_t panel, int64_t end,
 
 // A few rows: vectors along the units, weights read once and as they lie.
 void forward_small(const Pass& pass, int64_t network, float* scratch) {
-  const float* x = pass.x + network * pass.x_network;
+  const float* x = pass.x + network % pass.x_inputs * pass.x_input;
   int64_t x_row = pass.x_row;
   for (int64_t l = 0; l < pass.layers; l++) {
     const int64_t in = pass.widths[l], out = pass.widths[l + 1];
@@ -613,5 +613,16 @@ void follow(float* target, const float* source, float tau, int64_t begin, int64_
   }
 }
 
+void sum(float* to, const float* from, int64_t terms, int64_t distance, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; i += LANES) {
+    const int64_t left = end - i;
+    T total = V::load_part(from + i, left);
+    for (int64_t j = 1; j < terms; j++) {
+      total = V::add(total, V::load_part(from + j * distance + i, left));
+    }
+    V::store_part(to + i, total, left);
+  }
+}
+
 const Kernels KERNELS = {V::NAME,         forward_rows, forward_small, backward_rows,
-                         weight_gradient, adam,         follow};
+                         weight_gradient, adam,         follow,        sum};

@@ -18,7 +18,11 @@ namespace engine {
 namespace {
 
 constexpr int64_t SPIN_NANOSECONDS = 200000;   // idle threads, before they sleep
-constexpr int64_t YIELD_NANOSECONDS = 20000;  // a caller that waits, before it lets others run
+constexpr int64_t YIELD_NANOSECONDS = 20000;   // a caller that waits, before it lets others run
+// Pieces take less than this. If a caller waits longer for one, the machine is busy and does not let
+// the thread that has it run: the caller goes on alone, for so many times as long as it has waited.
+constexpr int64_t PATIENCE_NANOSECONDS = 2000000;
+constexpr int64_t TIMES_ALONE = 10;
 
 int64_t now() {
   timespec t;
@@ -101,6 +105,7 @@ struct Pool {
   alignas(64) std::atomic<int64_t> done{0};
   // Threads.
   int64_t started = 0;
+  int64_t alone_until = 0;  // in nanoseconds
   Scratch scratch[MAX_THREADS];
   Scratch shared;
   alignas(64) std::atomic<int> sleeping{0};
@@ -220,6 +225,7 @@ Team::Team(int64_t threads, int64_t scratch, int64_t shared)
   if (p && pthread_mutex_trylock(&p->callers) == 0) {
     pool_ = p;
     threads = threads > MAX_THREADS ? MAX_THREADS : threads;
+    if (threads > 1 && now() < p->alone_until) threads = 1;
     threads_ = start_threads(*p, threads);
     bool has = true;
     // For all there are: a thread that is late may take part although fewer are wanted now.
@@ -270,12 +276,15 @@ void Team::run(const Job& job) {
     pthread_mutex_unlock(&pool.sleep);
   }
   work(pool, 0);
-  int64_t deadline = 0;
+  if (pool.done.load(std::memory_order_acquire) == job.tasks) return;
+  const int64_t start = now();
+  int64_t waited = 0;
   while (pool.done.load(std::memory_order_acquire) < job.tasks) {
     for (int i = 0; i < 32 && pool.done.load(std::memory_order_acquire) < job.tasks; i++) relax();
-    if (deadline == 0) deadline = now() + YIELD_NANOSECONDS;
-    if (now() > deadline) sched_yield();
+    waited = now() - start;
+    if (waited > YIELD_NANOSECONDS) sched_yield();
   }
+  if (waited > PATIENCE_NANOSECONDS) pool.alone_until = now() + TIMES_ALONE * waited;
 }
 
 }  // namespace engine
