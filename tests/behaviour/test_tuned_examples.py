@@ -72,8 +72,10 @@ def test_every_example_follows_the_paper(path):
 @pytest.mark.parametrize("path", TUNED_EXAMPLES, ids=lambda path: path.stem)
 def test_every_example_trains_past_its_first_phase(build, path):
     """With small networks; episodes that would be longer are cut, so that there is an R_k."""
-    config = load_config(path, config={**SMALL, "env_config": {"max_episode_steps": 100}})
-    algo = build(config)
+    # No random actions: with them, no episode would count for an R_k before the phase.
+    start = {"random_steps": 0, "num_steps_sampled_before_learning_starts": 200}
+    settings = {**SMALL, **start, "env_config": {"max_episode_steps": 100}}
+    algo = build(load_config(path, config=settings))
     result: dict[str, Any] = {}
     while result.get("num_env_steps_sampled_lifetime", 0) < 300:
         result = algo.train()
@@ -137,9 +139,26 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def test_the_variants_are_those_of_the_paper():
+#: Comparisons that the paper has not.
+BEYOND_THE_PAPER = ["vanilla-sac-matched", "ensemble-sac-softmax"]
+
+
+def test_the_variants_are_those_of_the_paper_and_two_more():
     stated = yaml.safe_load((ROOT / "studies" / "variants.yaml").read_text())
-    assert list(stated) == list(VARIANTS)
+    assert [name for name in stated if name not in BEYOND_THE_PAPER] == list(VARIANTS)
+    assert set(BEYOND_THE_PAPER) < set(stated)
+
+
+def test_a_matched_lone_agent_makes_three_gradient_steps_a_step():
+    config = load_config(PENDULUM, variant="vanilla-sac-matched")
+    assert (config.ensemble_size, config.knowledge_sharing) == (1, "none")
+    assert config.updates_per_step == 3.0
+
+
+def test_softmax_selection_without_teaching():
+    config = load_config(PENDULUM, variant="ensemble-sac-softmax")
+    assert (config.ensemble_size, config.knowledge_sharing) == (3, "none")
+    assert config.policy_selection == "softmax"
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
