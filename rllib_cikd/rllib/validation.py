@@ -106,8 +106,7 @@ def check_keys(config: Any, settings: Mapping[str, Any]) -> None:
     Raises:
         ValueError: If one is unknown, with the right one; or not for users.
     """
-    known = set(vars(config)) | set(config.to_dict()) | set(FIELD_OF) | {"class"}
-    known |= set(_BEHIND_PROPERTY.values())
+    known = {*vars(config), *FIELD_OF, *_BEHIND_PROPERTY.values(), "class"}
     for key, value in settings.items():
         if _is_note_of_tune(key):
             continue

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ray.rllib.utils.metrics.metrics_logger import DEFAULT_STATS_CLS_LOOKUP
+
 from rllib_cikd.rllib.settings.networks import shapes
 from rllib_cikd.rllib.settings.values import Integer, reject, same
 
@@ -100,8 +102,7 @@ def _check_sampling(config: Any) -> None:
             f"must be at most rollout_fragment_length ({config.rollout_fragment_length}); raise "
             "`rollout_fragment_length`",
         )
-    default = type(config)().stats_cls_lookup
-    missing = sorted(set(default) - set(config.stats_cls_lookup))
+    missing = sorted(set(DEFAULT_STATS_CLS_LOOKUP) - set(config.stats_cls_lookup))
     if missing:
         reject(
             "stats_cls_lookup",

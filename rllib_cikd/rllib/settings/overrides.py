@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -23,14 +23,11 @@ def check_policies(config: Any) -> None:
     ids = list(policies) if isinstance(policies, (dict, list, tuple)) else []
     specs = policies.values() if isinstance(policies, dict) else []
     plain = (None, PolicySpec(), PolicySpec().get_state())
-    if (
-        ids not in (["default_policy"], policy_ids(len(ids)))
-        or not ids
-        or not all(any(same(spec, p) for p in plain) for spec in specs)
-    ):
+    generated_ids = (["default_policy"], policy_ids(max(1, len(ids))))
+    if not _one_of(ids, generated_ids) or not all(_one_of(spec, plain) for spec in specs):
         reject("policies", policies, INTERNAL["policies"])
     generated = (acting_member, AlgorithmConfig.DEFAULT_POLICY_MAPPING_FN, _NOT_SERIALIZABLE)
-    if not any(same(config.policy_mapping_fn, function) for function in generated):
+    if not _one_of(config.policy_mapping_fn, generated):
         reject("policy_mapping_fn", config.policy_mapping_fn, INTERNAL["policy_mapping_fn"])
 
 
@@ -82,3 +79,7 @@ def check_evaluation_config(config: Any) -> None:
                 value,
                 f"cannot differ in evaluation; {list(EVALUATION_OVERRIDES)} can",
             )
+
+
+def _one_of(value: Any, candidates: Iterable[Any]) -> bool:
+    return any(same(value, candidate) for candidate in candidates)

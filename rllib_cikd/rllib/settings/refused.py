@@ -267,6 +267,9 @@ OTHER_NAMES: dict[str, str] = {
     "validate_workers_after_construction": "validate_env_runners_after_construction",
     "worker_cls": "env_runner_cls",
     "metrics_smoothing_episodes": "metrics_num_episodes_for_smoothing",
+    "num_sgd_iter": "training_intensity",
+    "sgd_minibatch_size": "train_batch_size_per_learner",
+    "max_requests_in_flight_per_sampler_worker": "max_requests_in_flight_per_env_runner",
     "replay_batch_size": "train_batch_size_per_learner",
 }
 

@@ -46,12 +46,8 @@ class Number(Kind):
         if self.above is not None:
             return f"{self.noun} above {_plain(self.above)}"
         if self.at_least is not None:
-            return f"{self.noun} {self._of}at least {_plain(self.at_least)}"
-        return f"{self.noun} {self._of}at least {_plain(-self.at_most)}"
-
-    @property
-    def _of(self) -> str:
-        return ""
+            return f"{self.noun} of at least {_plain(self.at_least)}"
+        return f"{self.noun} of at least {_plain(-self.at_most)}"
 
     @property
     def _or_none(self) -> str:
@@ -69,7 +65,7 @@ class Number(Kind):
             if enough and value <= self.at_most:
                 return None
             if value > self.at_most:
-                return f"must be {self.noun} {self._of}at most {_plain(self.at_most)}"
+                return f"must be {self.noun} of at most {_plain(self.at_most)}"
         return f"must be {self._from}{self._or_none}{self._hint(value)}"
 
     def _hint(self, value: Any) -> str:
@@ -81,10 +77,6 @@ class Integer(Number):
     """An integer within bounds; 1e6 and 2.0 are floats, and refused with a hint."""
 
     noun = "an integer"
-
-    @property
-    def _of(self) -> str:
-        return "of "
 
     def _is_one(self, value: Any) -> bool:
         return is_integer(value)
@@ -139,8 +131,8 @@ class Choice(Kind):
 
     @property
     def words(self) -> str:
-        reason = f": {self.reason}" if self.reason else ""
-        return f"one of {list(self.values)}{reason}"
+        one = f"one of {list(self.values)}" if len(self.values) > 1 else repr(self.values[0])
+        return f"{one}: {self.reason}" if self.reason else one
 
     def problem(self, value: Any) -> str | None:
         if any(same(value, choice) for choice in self.values):
@@ -198,7 +190,7 @@ class SubclassOf(Kind):
     @property
     def words(self) -> str:
         base = f"`{self.base.__module__}.{self.base.__name__}`"
-        many = f", or a list of such, each a subclass of {base}" if self.many else ""
+        many = ", or a list of such" if self.many else ""
         return f"a subclass of {base}{many}{', or None' if self.or_none else ''}"
 
     def problem(self, value: Any) -> str | None:
