@@ -26,7 +26,7 @@ class Line(gym.Env):
         config = config or {}
         self.n = config.get("n", 20)
         self.observation_space = Box(-10, 10, (config.get("size", 2),), np.float32)
-        self.action_space = Box(-1, config.get("reach", 1), (1,), np.float32)
+        self.action_space = Box(-1, 1, (config.get("actions", 1),), np.float32)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -180,8 +180,8 @@ REFUSED = [
         {"algorithm_config_overrides_per_module": {"policy_1": {"gamma": 0.9}}},
         "algorithm_config_overrides_per_module={'policy_1': {'gamma': 0.9}}: was {} in",
     ),
-    ({"env_config": {"size": 5}}, "observation_space=Box(-10.0, 10.0, (5,), float32): was Box("),
-    ({"env_config": {"reach": 2}}, "action_space="),
+    ({"env_config": {"size": 5}}, "observation_space=Box(-inf, inf, (5,), float32): was Box("),
+    ({"env_config": {"actions": 2}}, "action_space=Box(-1.0, 1.0, (2,), float32): was Box("),
     ({"actor_ir": 1e-3}, "Unknown config key 'actor_ir'. Did you mean 'actor_lr'?"),
     ({"actor_lr": "x"}, "actor_lr='x': must be a number above 0"),
     (5, "config=5: must be a `CIKDConfig`, which replaces"),
