@@ -24,7 +24,7 @@ import torch
 from rllib_cikd.algorithm.ensemble import MemberStack
 from rllib_cikd.algorithm.replay_buffer import ReplayBuffer
 from rllib_cikd.algorithm.sac_update import SACSettings, SACUpdate
-from rllib_cikd.engine import matrix_products
+from rllib_cikd.engine import native
 from rllib_cikd.engine.recorded_step import RecordedStep
 from rllib_cikd.rllib.sac_module import SACModule
 
@@ -102,15 +102,9 @@ def _synchronize() -> None:
 
 
 def matrix_product_gflops(device: str = "cpu") -> Callable[[], float]:
-    """A contender that returns the machine's rate in a float32 product of 1024 x 1024, GFLOP/s.
-
-    By the library that the networks' products are given to there.
-    """
+    """A contender that returns the machine's rate in a float32 product of 1024 x 1024, GFLOP/s."""
     a, b = torch.randn(2, 1024, 1024, device=device)
-    if device == "cpu" and matrix_products.onednn_is_faster():
-        run = milliseconds(lambda: matrix_products._onednn(a, b), 20)
-    else:
-        run = milliseconds(lambda: a @ b, 20)
+    run = milliseconds(lambda: a @ b, 20)
     return lambda: 2 * 1024**3 / run() / 1e6
 
 
@@ -176,6 +170,20 @@ def update_step(update: SACUpdate, buffer: ReplayBuffer) -> Callable[[], Any]:
         return sac_step(rows, torch.randn(k, 2, BATCH_SIZE, ACTION_DIM, device=device))
 
     return step
+
+
+def with_plain_engine(step: Callable[[], Any]) -> Callable[[], Any]:
+    """The same step, computed without the native library."""
+    computes = native.computes
+
+    def plainly() -> Any:
+        native.computes = lambda tensor: False
+        try:
+            return step()
+        finally:
+            native.computes = computes
+
+    return plainly
 
 
 def update_gflop() -> float:

@@ -39,13 +39,13 @@ def save(figure: plt.Figure, name: str) -> None:
 
 
 def cost_against_members() -> None:
-    report = load("update_cost")["milliseconds"]["cpu"]
+    report = load("update_cost")["milliseconds"]["cpu, 2 threads"]
     members = [int(k) for k in report]
     figure, axes = plt.subplots(figsize=(5, 3.5))
     for name, label, colour, style in (
-        ("plain", "plain PyTorch agents, one by one", GREY, "^:"),
-        ("looped", "this update, one member at a time", ORANGE, "s--"),
-        ("fused", "this update, all members at once", BLUE, "o-"),
+        ("agents", "plain PyTorch agents, one by one", GREY, "^:"),
+        ("plain", "all members at once, plain engine", ORANGE, "s--"),
+        ("native", "all members at once, native engine", BLUE, "o-"),
     ):
         times = [report[str(k)]["median"][name] for k in members]
         axes.plot(members, times, style, color=colour, label=label)
@@ -87,7 +87,7 @@ def step_budget() -> None:
     throughput = load("throughput")["env_steps_per_s"]
     rates = sorted(throughput["CIKD, 3 agents"])
     whole = 1e3 / rates[len(rates) // 2]
-    update = load("update_cost")["milliseconds"]["cpu"]["3"]["median"]["fused"]
+    update = load("update_cost")["milliseconds"]["cpu, 2 threads"]["3"]["median"]["native"]
     by_size = load("distillation_cost")["by_buffer_size"]
     defaults = CIKDConfig()
     phase = defaults.distillation_updates / defaults.distillation_interval

@@ -12,7 +12,6 @@ the columns of a study's evaluations, so that a report on both shows them in one
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from pathlib import Path
 
@@ -24,7 +23,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
-from rllib_cikd.study.raw_figures import EVALUATION_COLUMNS
+from rllib_cikd.common.result_keys import SUMMARIES
+from rllib_cikd.report.raw_csv import EVALUATIONS, write_rows
 
 EVALUATION_INTERVAL, EVALUATION_EPISODES, WARM_UP = 10_000, 20, 10_000
 
@@ -36,7 +36,7 @@ class Evaluation(BaseCallback):
         super().__init__()
         self._env = Monitor(gym.make(env))
         self._env.reset(seed=10_000 + seed)
-        self._run = {"variant": "sb3-sac", "task": env, "seed": seed, "teacher": "", "kl": ""}
+        self._run = {"variant": "sb3-sac", "task": env, "seed": seed}
         self._path = path
         self._rows: list[dict[str, object]] = []
         self._start = time.perf_counter()
@@ -47,13 +47,10 @@ class Evaluation(BaseCallback):
         value = evaluate_policy(self.model, self._env, EVALUATION_EPISODES, deterministic=True)[0]
         seconds = round(time.perf_counter() - self._start, 1)
         print(f"{self._path.stem}  {self.num_timesteps:,} steps | {value:,.0f} | {seconds:,.0f} s")
-        for member in ("policy_0", "best", "worst", "mean", "elected"):
+        for member in ("policy_0", *SUMMARIES):
             figures = {"member": member, "step": self.num_timesteps, "wall_seconds": seconds}
             self._rows.append(self._run | figures | {"return": float(f"{value:.6g}")})
-        with self._path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, EVALUATION_COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self._rows)
+        write_rows(self._path, self._rows, EVALUATIONS)
         return True
 
 

@@ -1,11 +1,12 @@
-"""Cost of one fused SAC update of K members, without environment and without RLlib.
+"""Cost of one SAC update of K members, without environment and without RLlib.
 
-    python benchmarks/update_cost.py [--members 1 2 3 5 10] [--rounds 9] [--out FILE.json]
+    python benchmarks/update_cost.py [--members 1 3 5] [--threads 1 2] [--out FILE.json]
 
-For each K: milliseconds, GFLOP/s in matrix products and their share of the rate that one large
-float32 product reaches on this machine; against the same members one after another (stacks of
-one), and against K plain PyTorch agents (`tests/reference_sac.py`: nn.Sequential, autograd, one
-Adam per loss). All of them take turns within each round.
+For each K and number of threads: milliseconds by the native engine and by the plain one, and of K
+plain PyTorch agents (`tests/reference_sac.py`: nn.Sequential, autograd, one Adam per loss); the
+native engine's GFLOP/s in matrix products and their share of the rate that one large float32
+product reaches on this machine; and the update's time over what its matrix products would take at
+that rate. All of them take turns within each round.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import measure
 import torch
+
+from rllib_cikd.engine import native
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from reference_sac import Minibatch, ReferenceSAC
@@ -43,42 +47,70 @@ def plain_agents(ensemble_size: int, buffer: measure.ReplayBuffer) -> Callable[[
     return step
 
 
-def one_after_another(ensemble_size: int, buffer: measure.ReplayBuffer) -> Callable[[], None]:
-    steps = [measure.update_step(measure.sac_update(1), buffer) for _ in range(ensemble_size)]
-    return lambda: [step() for step in steps]
-
-
 def main() -> None:
-    args = measure.arguments(__doc__, members=[1, 2, 3, 5, 10], rounds=9, repeats=20)
-    report = {}
-    for device in ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]:
-        buffer = measure.replay_buffer(100_000, device)
-        print(f"{device}, ms for one update of all K members, medians of {args.rounds} rounds")
-        print(f"{'K':>3} {'fused':>8} {'GFLOP/s':>8} {'of peak':>8} {'looped':>8} {'plain':>8}")
-        report[device] = {}
-        for k in args.members:
-            fused = measure.update_step(measure.sac_update(k, device), buffer)
-            steps = {"fused": fused}
-            if device == "cpu":
-                steps["looped"] = one_after_another(k, buffer)
-                steps["plain"] = plain_agents(k, buffer)
-            for step in steps.values():
-                for _ in range(10):
-                    step()
-            figures = measure.take_turns(
-                {
-                    **{n: measure.milliseconds(f, args.repeats) for n, f in steps.items()},
-                    "peak": measure.matrix_product_gflops(device),
-                },
-                args.rounds,
-            )
-            figures["rate"] = [k * measure.update_gflop() / t * 1e3 for t in figures["fused"]]
-            m = measure.medians(figures)
-            share = measure.ratio(figures, "rate", "peak")
-            report[device][k] = {"median": m, "share_of_peak": share, "rounds": figures}
-            others = "".join(f" {m.get(n, float('nan')):8.2f}" for n in ("looped", "plain"))
-            print(f"{k:3d} {m['fused']:8.2f} {m['rate']:8.0f} {share:8.1%}{others}", flush=True)
+    args = measure.arguments(__doc__, members=[1, 3, 5], threads=[1, 2], rounds=9, repeats=20)
+    print(native.describe())
+    report: dict[str, dict] = {}
+    for threads in args.threads:
+        torch.set_num_threads(threads)
+        report[f"cpu, {threads} threads"] = on_cpu(args, f"{threads} threads")
+    if torch.cuda.is_available():
+        report["cuda"] = on_gpu(args)
     measure.write(args.out, milliseconds=report)
+
+
+def on_cpu(args: Any, what: str) -> dict[int, Any]:
+    buffer = measure.replay_buffer(100_000)
+    print(f"{what}: ms for one update of all K members, medians of {args.rounds} rounds")
+    print(
+        f"{'K':>3} {'native':>8} {'plain':>8} {'agents':>8} {'GFLOP/s':>8} {'peak':>8} "
+        f"{'of peak':>8} {'over products':>14}"
+    )
+    report = {}
+    for k in args.members:
+        update = measure.update_step(measure.sac_update(k), buffer)
+        steps = {
+            "native": update,
+            "plain": measure.with_plain_engine(measure.update_step(measure.sac_update(k), buffer)),
+            "agents": plain_agents(k, buffer),
+        }
+        for step in steps.values():
+            for _ in range(10):
+                step()
+        figures = measure.take_turns(
+            {
+                **{n: measure.milliseconds(f, args.repeats) for n, f in steps.items()},
+                "peak": measure.matrix_product_gflops("cpu"),
+            },
+            args.rounds,
+        )
+        gflop = k * measure.update_gflop()
+        figures["rate"] = [gflop / t * 1e3 for t in figures["native"]]
+        figures["products"] = [gflop / rate * 1e3 for rate in figures["peak"]]
+        m = measure.medians(figures)
+        share = measure.ratio(figures, "rate", "peak")
+        over = measure.ratio(figures, "native", "products")
+        report[k] = {"median": m, "share_of_peak": share, "rounds": figures}
+        print(
+            f"{k:3d} {m['native']:8.2f} {m['plain']:8.2f} {m['agents']:8.2f} {m['rate']:8.0f} "
+            f"{m['peak']:8.0f} {share:8.1%} {over:9.2f} times",
+            flush=True,
+        )
+    return report
+
+
+def on_gpu(args: Any) -> dict[int, Any]:
+    buffer = measure.replay_buffer(100_000, "cuda")
+    print(f"{torch.cuda.get_device_name()}: ms for one update of all K members")
+    report = {}
+    for k in args.members:
+        step = measure.update_step(measure.sac_update(k, "cuda"), buffer)
+        for _ in range(10):  # the first ones are recorded
+            step()
+        figures = measure.take_turns({"update": measure.milliseconds(step, 200)}, args.rounds)
+        report[k] = {"median": measure.medians(figures), "rounds": figures}
+        print(f"{k:3d} {report[k]['median']['update']:8.3f}", flush=True)
+    return report
 
 
 if __name__ == "__main__":

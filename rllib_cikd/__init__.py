@@ -6,9 +6,9 @@ Importing this package registers "CIKD" with Ray Tune and RLlib.
 from ray.tune.registry import register_trainable
 
 from rllib_cikd.cikd import CIKD
+from rllib_cikd.common.version import __version__
 from rllib_cikd.config import CIKDConfig
 
-__all__ = ["CIKD", "CIKDConfig"]
-__version__ = "0.1.0"
+__all__ = ["CIKD", "CIKDConfig", "__version__"]
 
 register_trainable("CIKD", CIKD)

@@ -11,7 +11,6 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.sac import SAC
 from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
-from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
@@ -22,6 +21,7 @@ from ray.rllib.utils.metrics import (
     SYNCH_WORKER_WEIGHTS_TIMER,
     TIMERS,
 )
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from rllib_cikd.algorithm.history import History, by_member, crossings, updates_due
 from rllib_cikd.algorithm.members import policy_id
@@ -30,15 +30,18 @@ from rllib_cikd.algorithm.teacher_election import elect_teacher
 from rllib_cikd.common import result_keys as keys
 from rllib_cikd.config import CIKDConfig
 from rllib_cikd.rllib.checkpoints import CheckpointedSAC
-from rllib_cikd.rllib.environment import create_env
+from rllib_cikd.rllib.endless import EndlessEpisodes
+from rllib_cikd.rllib.environment import create_env, env_name
 from rllib_cikd.rllib.evaluation import (
+    Played,
     assessment,
     no_evaluation_yet,
     play_on_runners,
     summarize,
 )
 from rllib_cikd.rllib.learner import ask_learner
-from rllib_cikd.rllib.transitions import EpisodeReader
+from rllib_cikd.rllib.sampling import raise_faults, sample_on_runners
+from rllib_cikd.rllib.transitions import Chunk, EpisodeReader
 
 _KNOWLEDGE_SHARING_TIMER = "knowledge_sharing"
 
@@ -92,7 +95,7 @@ class CIKD(CheckpointedSAC):
             self._sync_weights()
         self._log_ensemble()
 
-    def _sample(self) -> list[Any]:
+    def _sample(self) -> list[Chunk]:
         """A fragment from every env runner; empty if all of them failed (RLlib restarts them)."""
         if self.config.policy_selection != "uniform":
             probabilities = selection_probabilities(
@@ -102,24 +105,24 @@ class CIKD(CheckpointedSAC):
                 lambda runner: setattr(runner, "selection_probabilities", probabilities)
             )
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
-            chunks, metrics = synchronous_parallel_sample(
-                worker_set=self.env_runner_group,
-                concat=True,
-                sample_timeout_s=self.config.sample_timeout_s,
-                random_actions=self.history.env_steps < self.config.random_steps,
-                _uses_new_env_runners=True,
-                _return_metrics=True,
-            )
-        if metrics:
-            self.metrics.aggregate(metrics, key=ENV_RUNNER_RESULTS)
-        return chunks
+            fragments = sample_on_runners(self.env_runner_group, self.config, self._acts_randomly)
+        raise_faults(fragments, self.history.env_steps)
+        if fragments:
+            self.metrics.aggregate([f.metrics for f in fragments], key=ENV_RUNNER_RESULTS)
+        return [chunk for fragment in fragments for chunk in fragment.chunks]
 
-    def _record(self, chunks: list[Any]) -> dict[str, np.ndarray]:
+    @property
+    def _acts_randomly(self) -> bool:
+        """Whether the warm-up is still under way."""
+        return self.history.env_steps < self.config.random_steps
+
+    def _record(self, chunks: list[Chunk]) -> dict[str, np.ndarray]:
         """Counts steps and finished episodes; returns the transitions."""
-        transitions, finished = self._reader.read(chunks, self.history.env_steps)
+        transitions, finished = self._reader.read(chunks, self._acts_randomly)
         self.history.record_episodes(finished)
         if transitions:
             self.history.record_steps(len(transitions["rewards"]))
+        self._endless_episodes.watch(self._reader.longest_ongoing)
         return transitions
 
     def _store_and_update(self, transitions: dict[str, np.ndarray]) -> None:
@@ -141,10 +144,7 @@ class CIKD(CheckpointedSAC):
             )
         # RLlib hides a remote learner's exception and would go on without learning.
         if len(results) != max(1, config.num_learners):
-            raise RuntimeError(
-                "The learner failed; its error is in the worker's log above. Restore the run from "
-                "its last checkpoint."
-            )
+            raise RuntimeError("The learner failed; its error is in the worker's log above.")
         self.metrics.aggregate(results, key=LEARNER_RESULTS)
 
     def _phases_due(self, steps_before: int) -> int:
@@ -160,7 +160,10 @@ class CIKD(CheckpointedSAC):
         """The teacher by R_k; None, and no phase, while no member has finished an episode."""
         rule = self.config.teacher_election
         teacher = elect_teacher(self.history.returns.means(), rule, self._rng)
-        self.history.num_skipped_phases += teacher is None
+        if teacher is None:
+            self.history.num_skipped_phases += 1
+            if not any(self.history.episodes):
+                self._endless_episodes.phase_skipped(self.history.env_steps)
         return teacher
 
     def _share_knowledge(self, teacher: int) -> None:
@@ -199,10 +202,7 @@ class CIKD(CheckpointedSAC):
 
     @property
     def best_policy_id(self) -> str:
-        """The best member: of the last evaluation if training has not gone on since, else by R_k.
-
-        "policy_0" while there is neither.
-        """
+        """The best of the last evaluation if no step came after it, else by R_k, else policy_0."""
         if self.history.evaluation_best is not None:
             return policy_id(self.history.evaluation_best)
         return self.elected_policy_id or policy_id(0)
@@ -222,36 +222,40 @@ class CIKD(CheckpointedSAC):
         Returns:
             Per member id: "returns" (undiscounted) and "lengths", each `[num_episodes]`.
         """
+        returns, lengths, _ = self._play_evaluation(num_episodes, seed)
+        played = zip(returns, lengths, strict=True)
+        return by_member([{"returns": r, "lengths": n} for r, n in played])
+
+    def _play_evaluation(
+        self, num_episodes: int | None = None, seed: int | None = None, callbacks: bool = False
+    ) -> Played:
         seeds = None if seed is None else [seed]
         if seeds is None and self.config.seed is not None:
             seeds = [self.config.seed, self.history.env_steps]
         group = self.eval_env_runner_group or self.env_runner_group
         self._sync_weights(group)
         remote = group.healthy_worker_ids() if self.eval_env_runner_group else []
-        returns, lengths = play_on_runners(
-            group, remote, num_episodes or self.config.evaluation_duration, seeds
-        )
-        return by_member(
-            [{"returns": r, "lengths": n} for r, n in zip(returns, lengths, strict=True)]
-        )
+        num = num_episodes or self.config.evaluation_duration
+        return play_on_runners(group, remote, num, seeds, callbacks)
 
     def _mean_evaluation_returns(self) -> list[float]:
-        return [float(member["returns"].mean()) for member in self.evaluate_members().values()]
+        return self._play_evaluation().returns.mean(axis=1).tolist()
 
     @override(Algorithm)
     def evaluate(self, parallel_train_future: Any = None) -> dict[str, Any]:
         """Evaluates every member over `evaluation_duration` deterministic episodes.
 
         Returns:
-            `ensemble/…` with every member's mean return, best, worst, mean and elected, and
-            `env_runners/…` of the best member (see `evaluation.summarize`).
+            `ensemble/…` with every member's mean return, best, worst, mean and elected;
+            `env_runners/…` of the best member (see `evaluation.summarize`), and what callbacks log.
         """
         self._before_evaluate()
         self._call_back("on_evaluate_start")
-        episodes = self.evaluate_members().values()
-        returns = np.stack([member["returns"] for member in episodes])
-        lengths = np.stack([member["lengths"] for member in episodes])
+        returns, lengths, metrics = self._play_evaluation(callbacks=True)
         results = summarize(returns, lengths, self.history.elected, self.history.env_steps)
+        if metrics:
+            self._callback_metrics.aggregate(metrics)
+            results["env_runners"] = self._callback_metrics.compile() | results["env_runners"]
         self.history.evaluation_best = results[keys.ENSEMBLE][keys.BEST_POLICY]
         self._call_back("on_evaluate_end", evaluation_metrics=results)
         return results
@@ -292,6 +296,8 @@ class CIKD(CheckpointedSAC):
         if config.num_env_runners > 0:
             # Names an environment that cannot be used before remote runners die of it.
             create_env(config).close()
+        self._endless_episodes = EndlessEpisodes(env_name(config), config.max_evaluation_steps)
+        self._callback_metrics = MetricsLogger(root=True, stats_cls_lookup=config.stats_cls_lookup)
         super().setup(config)
         size = self.config.ensemble_size
         self.history = History(size, self.config.return_window)

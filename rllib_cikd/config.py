@@ -10,7 +10,11 @@ from ray.rllib.connectors.env_to_module import (
     AddStatesFromEpisodesToBatch,
     AddTimeDimToBatchAndZeroPad,
 )
-from ray.rllib.connectors.module_to_env import GetActions, RemoveSingleTsTimeRankFromBatch
+from ray.rllib.connectors.module_to_env import (
+    GetActions,
+    NormalizeAndClipActions,
+    RemoveSingleTsTimeRankFromBatch,
+)
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.annotations import override
 
@@ -64,6 +68,7 @@ class CIKDConfig(SACConfig):
         self.distillation_updates = 300
         self.assess_distillation = False
         self.random_steps = 10_000
+        self.max_evaluation_steps = 20_000
 
         # SAC's published values where RLlib's differ.
         self.actor_lr = 3e-4
@@ -98,6 +103,7 @@ class CIKDConfig(SACConfig):
         distillation_updates: int = NotProvided,
         assess_distillation: bool = NotProvided,
         random_steps: int = NotProvided,
+        max_evaluation_steps: int = NotProvided,
         **kwargs,
     ) -> CIKDConfig:
         """Sets the training-related settings.
@@ -126,6 +132,8 @@ class CIKDConfig(SACConfig):
                 (`evaluation_duration` episodes of each).
             random_steps: Actions are uniform random until this many environment steps; also
                 when learning starts, unless `num_steps_sampled_before_learning_starts` is set.
+            max_evaluation_steps: An evaluation episode that has not ended after so many steps is
+                an error that asks for a time limit; a training episode as long is warned of.
             **kwargs: SAC's own settings, by RLlib's names for them.
 
         Returns:
@@ -192,8 +200,8 @@ class CIKDConfig(SACConfig):
         """Checks each of these settings for itself (see `validation.check_settings`)."""
         check_settings(settings, type(self)())
 
-    # Members are stateless and answer with actions, so some of RLlib's connectors have nothing to
-    # do. Each of them costs 10 to 20 microseconds for every action taken.
+    # Members are stateless, answer with actions, and see the environment as a `Task`: some of
+    # RLlib's connectors have nothing to do. Each costs 10 to 20 microseconds for every action.
 
     @override(SACConfig)
     def build_env_to_module_connector(self, *args, **kwargs) -> Any:
@@ -207,6 +215,7 @@ class CIKDConfig(SACConfig):
         pipeline = super().build_module_to_env_connector(*args, **kwargs)
         pipeline.remove(RemoveSingleTsTimeRankFromBatch)
         pipeline.remove(GetActions)
+        pipeline.remove(NormalizeAndClipActions)
         return pipeline
 
     @override(SACConfig)

@@ -16,10 +16,11 @@ class CountingEnv(gym.Env):
     """Every observation and reward tells instance, episode and step.
 
     - Observation: [worker, instance, episode, step, last action], the first four in `UNIT`s.
-    - Reward of a step: episode + step (in `UNIT`s).
+    - Reward of a step: episode + step (in `UNIT`s), times `reward_scale`.
     - Actions: one number in [-1, 3].
 
     `env_config`:
+        reward_scale: 1 if not given.
         lengths: Lengths of the episodes, in turn and from the start again.
         ends: For each of `lengths`, whether it "terminates" or "truncates".
         broken: What is not a number at step `broken_at` of the environment's life:
@@ -34,6 +35,7 @@ class CountingEnv(gym.Env):
         config = config or {}
         self.lengths = list(config.get("lengths", [5]))
         self.ends = list(config.get("ends", ["truncates"] * len(self.lengths)))
+        self.reward_scale = config.get("reward_scale", 1.0)
         self.broken = config.get("broken", "")
         self.broken_at = config.get("broken_at", 0)
         self.worker = getattr(config, "worker_index", 0)
@@ -63,7 +65,7 @@ class CountingEnv(gym.Env):
         self.step_count += 1
         self.life += 1
         self.action = float(action[0])
-        reward = (self.episode + self.step_count) * UNIT
+        reward = (self.episode + self.step_count) * UNIT * self.reward_scale
         turn = self.episode % len(self.lengths)
         done = self.step_count >= self.lengths[turn]
         terminated = done and self.ends[turn] == "terminates"

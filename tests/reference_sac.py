@@ -152,3 +152,17 @@ def _network(
         )
         layers += [linear, ACTIVATIONS[activation]()]
     return nn.Sequential(*layers[:-1])
+
+
+def assert_equal_weights(module: nn.Module, agent: ReferenceSAC, tolerance: float) -> None:
+    """A member's weights and a plain agent's, of the same names."""
+    ours, theirs = module.state_dict(), agent.weights()
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(
+            ours[name],
+            theirs[name],
+            rtol=0,
+            atol=tolerance,
+            msg=lambda m, name=name: f"{name}: {m}",
+        )

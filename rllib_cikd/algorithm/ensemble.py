@@ -98,8 +98,8 @@ def q_values(critics: StackedPerceptrons, obs_and_actions: Tensor, frozen: bool 
 
     With `frozen`, the critics' parameters get no gradient.
     """
-    q = critics(obs_and_actions.repeat(2, 1, 1), frozen=frozen)
-    return q.view(2, *obs_and_actions.shape[:2])
+    # Twin-major: both critics of a member share its inputs.
+    return critics(obs_and_actions, frozen=frozen).view(2, *obs_and_actions.shape[:2])
 
 
 def group_members(modules: Sequence[Member], settings: Sequence[object]) -> list[MemberStack]:

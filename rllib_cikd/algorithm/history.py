@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
@@ -17,6 +18,7 @@ class FinishedEpisode(NamedTuple):
 
     member: int  #: who acted
     episode_return: float  #: undiscounted
+    random: bool = False  #: whether any of its actions were the warm-up's, not the member's
 
 
 @dataclass
@@ -60,10 +62,14 @@ class History:
         self.times_teacher = [0] * self.ensemble_size
 
     def record_episodes(self, finished: Iterable[FinishedEpisode]) -> None:
-        """Takes the returns of finished training episodes into R_k."""
+        """Takes the returns of finished training episodes into R_k.
+
+        Random actions say nothing of a member: an episode with any of them counts for no R_k.
+        """
         for episode in finished:
-            self.returns.record(episode.member, episode.episode_return)
             self.episodes[episode.member] += 1
+            if not episode.random:
+                self.returns.record(episode.member, episode.episode_return)
 
     def record_steps(self, count: int) -> None:
         """Counts environment steps, whose transitions go into the buffer."""
@@ -107,19 +113,19 @@ class History:
             )
             for name in keys.DISTANCES + (keys.PHASE_RETURNS if assessed else ())
         }
-        for name in [keys.PHASE_TIME, *([keys.STUDENTS_ABOVE_TEACHER] if assessed else [])]:
+        for name in (keys.PHASE_TIME, *(keys.PHASE_ASSESSMENT if assessed else ())):
             phase[name] = self.last_phase.get(name, math.nan)
         return log | {keys.DISTILLATION: phase}
 
     def get_state(self) -> dict[str, Any]:
         """All of it, of plain types."""
-        state = {name: getattr(self, name) for name in _STATE}
+        state = {name: copy.deepcopy(getattr(self, name)) for name in _STATE}
         return state | {"returns": self.returns.get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restores `get_state()`."""
         for name in _STATE:
-            setattr(self, name, state[name])
+            setattr(self, name, copy.deepcopy(state[name]))
         self.returns.set_state(state["returns"])
 
 

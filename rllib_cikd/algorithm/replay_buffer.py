@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rllib_cikd.algorithm.memory import free_bytes
+
 
 class Batch(NamedTuple):
     """Transitions ready for learning; the leading axes are those of the sampled rows."""
@@ -28,12 +30,18 @@ class ReplayBuffer:
     the same episode, so n-step returns are put together when a minibatch is drawn and no
     transition has to wait for the ones after it.
 
+    On a CPU its memory is reserved at once but taken as it fills: what has never been written to
+    costs nothing.
+
     Args:
         capacity: Number of transitions kept; the oldest is overwritten first.
         obs_dim, action_dim: D and A.
         device: Where the transitions live.
         n_step: Number of rewards in a return, 1 or more. Fewer are used where the episode
             ends, or has not gone further yet; the value of the state reached is bootstrapped.
+
+    Raises:
+        MemoryError: If it would not fit, before anything is allocated.
     """
 
     def __init__(
@@ -49,8 +57,12 @@ class ReplayBuffer:
         self._obs_dim = obs_dim
         self._action_dim = action_dim
         width = 2 * obs_dim + action_dim + 2
-        self._rows = torch.zeros(capacity, width, device=device)
-        self._successor = torch.full((capacity,), -1, device=device) if n_step > 1 else None
+        _check_fit(capacity, 4 * width + 8 * (n_step > 1), torch.device(device))
+        # Rows from `len(self)` on are never read.
+        self._rows = torch.empty(capacity, width, device=device)
+        self._successor = (
+            torch.empty(capacity, dtype=torch.int64, device=device) if n_step > 1 else None
+        )
         self._last_of_episode: dict[int, int] = {}
         self.num_added = 0  # over the buffer's whole life
 
@@ -147,6 +159,7 @@ class ReplayBuffer:
 
         Raises:
             ValueError: If the stored transitions do not fit this buffer.
+            MemoryError: If they would not fit into memory a second time.
         """
         rows = torch.from_numpy(np.asarray(state["rows"]))
         if len(rows) > self.capacity or rows.shape[1] != self._rows.shape[1]:
@@ -155,6 +168,8 @@ class ReplayBuffer:
                 f"capacity {self.capacity} takes rows of {self._rows.shape[1]}: capacity, "
                 "observation or action dimension were changed since."
             )
+        if self._rows.device.type == "cpu":  # what was reserved has not been taken yet
+            _check_fit(len(rows), rows.nbytes // max(1, len(rows)), self._rows.device)
         self.num_added = int(state["num_added"])
         if len(rows) < min(self.num_added, self.capacity):
             # A full ring goes into a larger one: the oldest transition comes first.
@@ -166,8 +181,21 @@ class ReplayBuffer:
         self._rows[: len(rows)] = rows.to(self._rows.device)
         self._last_of_episode.clear()
         if self._successor is not None:
-            self._successor.fill_(-1)
+            self._successor[: len(rows)] = -1
             if "successor" in state:
                 successor = torch.from_numpy(np.asarray(state["successor"])).roll(-oldest, 0)
                 moved = torch.where(successor < 0, successor, (successor - oldest) % len(rows))
                 self._successor[: len(rows)] = moved.to(self._rows.device)
+
+
+def _check_fit(capacity: int, row_bytes: int, device: torch.device) -> None:
+    needed, free = capacity * row_bytes, free_bytes(device)
+    if needed <= free:
+        return
+    gib = 2**30
+    raise MemoryError(
+        f"The replay buffer does not fit: {capacity:,} transitions of {row_bytes:,} bytes need "
+        f"{needed / gib:,.1f} GiB, and {free / gib:,.1f} GiB are free on {device}. Set "
+        f"replay_buffer_config={{'capacity': …}} to at most {free // row_bytes:,} (better some "
+        "less: networks and environments need memory, too), or make observations smaller."
+    )

@@ -7,8 +7,14 @@ from __future__ import annotations
 
 #: Environment steps so far: RLlib's counter, and the time axis of everything.
 STEPS = "num_env_steps_sampled_lifetime"
+#: Calls of `Algorithm.train` so far.
+ITERATION = "training_iteration"
 #: Tune's and TensorBoard's name for the time axis.
 TIMESTEPS_TOTAL = "timesteps_total"
+
+#: Mean return of the last training episodes, and of the last evaluation: RLlib's names.
+TRAINING_RETURN = "env_runners/episode_return_mean"
+EVALUATION_RETURN = "evaluation/env_runners/episode_return_mean"
 
 #: Where CIKD's own figures stand, in a result and in its `evaluation`.
 ENSEMBLE = "ensemble"
@@ -26,6 +32,8 @@ DISTILLATION = "distillation"
 DISTANCES = ("kl_before", "kl_after", "critic_loss_before", "critic_loss_after")
 PHASE_RETURNS = ("return_before", "return_after")
 STUDENTS_ABOVE_TEACHER = "students_above_teacher"
+TEACHER_WAS_BEST, ELECTION_REGRET = "teacher_was_best", "election_regret"
+PHASE_ASSESSMENT = (STUDENTS_ABOVE_TEACHER, TEACHER_WAS_BEST, ELECTION_REGRET)
 PHASE_TIME = "time_s"
 
 #: Summaries of the members of an evaluation. Elected: the one with the highest R_k.
@@ -36,3 +44,8 @@ BEST_POLICY = "best_policy"
 def summary_key(who: str) -> str:
     """The key of one of `SUMMARIES` within `evaluation/ensemble`: "best_return_mean"."""
     return f"{who}_{RETURN_MEAN}"
+
+
+def evaluation_key(who: str) -> str:
+    """The whole key of one of `SUMMARIES`: "evaluation/ensemble/best_return_mean"."""
+    return f"evaluation/{ENSEMBLE}/{summary_key(who)}"

@@ -1,8 +1,4 @@
-"""n perceptrons of equal shape evaluated together, with a backward pass of their own.
-
-Written by hand because autograd's generic one costs a third more on a CPU: it keeps
-pre-activations, masks them out of place and copies transposed weight gradients.
-"""
+"""n perceptrons of equal shape evaluated together, by the native engine or by plain PyTorch."""
 
 from __future__ import annotations
 
@@ -13,92 +9,32 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from rllib_cikd.engine.matrix_products import (
-    affine,
-    gradient_of_input,
-    gradient_of_weight,
-    one_by_one,
-)
+from rllib_cikd.engine import native
 
-
-def _relu_backward(grad: Tensor, output: Tensor) -> Tensor:
-    return torch.ops.aten.threshold_backward.grad_input(grad, output, 0, grad_input=grad)
-
-
-def _tanh_backward(grad: Tensor, output: Tensor) -> Tensor:
-    return torch.ops.aten.tanh_backward.grad_input(grad, output, grad_input=grad)
-
-
-def _elu_backward(grad: Tensor, output: Tensor) -> Tensor:
-    return torch.ops.aten.elu_backward.grad_input(grad, 1, 1, 1, True, output, grad_input=grad)
-
-
-#: Per activation, by RLlib's name: the module, in-place forward, and backward from the output.
-ACTIVATIONS: dict[str, tuple[type[nn.Module], Callable[..., Tensor], Callable[..., Tensor]]] = {
-    "relu": (nn.ReLU, torch.relu_, _relu_backward),
-    "tanh": (nn.Tanh, torch.tanh_, _tanh_backward),
-    "elu": (nn.ELU, torch.nn.functional.elu_, _elu_backward),
+#: Per activation, by RLlib's name: the module and the function.
+ACTIVATIONS: dict[str, tuple[type[nn.Module], Callable[[Tensor], Tensor]]] = {
+    "relu": (nn.ReLU, torch.relu),
+    "tanh": (nn.Tanh, torch.tanh),
+    "elu": (nn.ELU, nn.functional.elu),
 }
 
 
-class _Evaluation(torch.autograd.Function):
+class _Native(torch.autograd.Function):
+    """The native engine's forward and backward pass, for autograd."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, parameters: Tensor, stack: StackedPerceptrons) -> Tensor:
-        activate = ACTIVATIONS[stack.activation][1]
-        last = len(stack.weights) - 1
-        ctx.stack = stack
-        ctx.one_by_one = one_by_one(x, stack.weights)
-        inputs, outputs = [], []
-        for (y,), (weights, biases) in zip(
-            _divide([x], ctx.one_by_one), stack.blocks(ctx.one_by_one), strict=True
-        ):
-            for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-                inputs.append(y)
-                relu = layer < last and stack.activation == "relu"  # the product does it in passing
-                y = affine(y, weight, bias, relu)
-                if layer < last and not relu:
-                    y = activate(y)
-            outputs.append(y)
-        # The parameters only for autograd's check that nobody has changed them since.
-        ctx.save_for_backward(parameters, *inputs)
-        return torch.stack(outputs) if ctx.one_by_one else outputs[0]
+    def forward(ctx: Any, x: Tensor, parameters: Tensor, shape: native.Shape) -> Tensor:
+        keep = native.FOR_PARAMETERS if ctx.needs_input_grad[1] else native.FOR_INPUTS
+        y, ctx.kept = native.forward(shape, parameters, x, keep)
+        # For the backward pass, and for autograd's check that nobody has changed them since.
+        ctx.save_for_backward(parameters)
+        return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
-        stack: StackedPerceptrons = ctx.stack
-        parameters, *saved = ctx.saved_tensors
-        layers = len(stack.weights)
-        activation_backward = ACTIVATIONS[stack.activation][2]
-        needs_x, needs_parameters = ctx.needs_input_grad[:2]
-        grad_parameters = None
-        if needs_parameters:
-            grad_parameters = torch.empty_like(parameters)
-            grad_weights, grad_biases = (
-                _divide(some, ctx.one_by_one) for some in stack.split(grad_parameters)
-            )
-        grads = []
-        blocks = stack.blocks(ctx.one_by_one)
-        for i, (grad,) in enumerate(_divide([grad_outputs[0]], ctx.one_by_one)):
-            weights, inputs = blocks[i][0], saved[i * layers : (i + 1) * layers]
-            for layer in reversed(range(layers)):
-                if needs_parameters:
-                    gradient_of_weight(inputs[layer], grad, out=grad_weights[i][layer])
-                    torch.sum(grad, -2, keepdim=True, out=grad_biases[i][layer])
-                if layer > 0 or needs_x:
-                    grad = gradient_of_input(grad, weights[layer])
-                if layer > 0:
-                    grad = activation_backward(grad, inputs[layer])
-            grads.append(grad)
-        if not needs_x:
-            return None, grad_parameters, None
-        grad = torch.stack(grads) if ctx.one_by_one else grads[0]
-        return grad, grad_parameters, None
-
-
-def _divide(tensors: Sequence[Tensor], one_by_one: bool) -> list[Sequence[Tensor]]:
-    """What to compute with at a time: tensors `[n, ...]`; or `one_by_one`, n times `[...]`."""
-    return list(zip(*(t.unbind(0) for t in tensors), strict=True)) if one_by_one else [tensors]
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (parameters,) = ctx.saved_tensors
+        return *native.backward(ctx.kept, parameters, grads[0], *ctx.needs_input_grad[:2]), None
 
 
 class StackedPerceptrons:
@@ -108,6 +44,9 @@ class StackedPerceptrons:
     optimiser or of target networks is one operation. `weights` and `biases` are views into it,
     and so become the n networks' own parameters (`adopt`): they stay ordinary modules for
     everyone who reads or loads them, as long as loading copies in place.
+
+    Float32 parameters on the CPU are the native engine's, if it is there. All others go through
+    batched products and autograd.
 
     Args:
         weights: Per layer `[n, in, out]`; their values are copied.
@@ -129,10 +68,11 @@ class StackedPerceptrons:
         self.parameters = torch.cat([block.detach().flatten() for block in blocks])
         self._frozen = self.parameters.detach()
         self.weights, self.biases = self.split(self._frozen)
-        self._alone = list(
-            zip(_divide(self.weights, True), _divide(self.biases, True), strict=True)
-        )
         self.parameters.requires_grad_(trainable)
+        self._native_shape = None
+        if len(weights) <= native.MAX_LAYERS:
+            widths = [weights[0].shape[1], *(weight.shape[2] for weight in weights)]
+            self._native_shape = native.Shape(len(weights[0]), widths, activation)
 
     @classmethod
     def adopt(
@@ -141,7 +81,7 @@ class StackedPerceptrons:
         """Stacks the networks' parameters and turns the networks' own into views of the stack.
 
         Args:
-            networks: Perceptrons, all of the same shape.
+            networks: Linear layers with the activation in between, all of the same shape.
             activation: Theirs, a key of `ACTIVATIONS`.
             trainable: Whether `parameters` requires a gradient.
         """
@@ -182,24 +122,51 @@ class StackedPerceptrons:
         views = [block.view(shape) for block, shape in zip(blocks, self._shapes, strict=True)]
         return views[::2], views[1::2]
 
-    def blocks(self, one_by_one: bool) -> list[tuple[Sequence[Tensor], Sequence[Tensor]]]:
-        """`weights` and `biases`; or those of network k, `[in, out]` and `[1, out]`, for each k."""
-        return self._alone if one_by_one else [(self.weights, self.biases)]
-
     def __call__(self, x: Tensor, frozen: bool = False) -> Tensor:
         """`[n, B, in]` -> `[n, B, out]`.
 
         Args:
-            x: Each network's own inputs.
-            frozen: Whether the gradient passes to `x` only, none to the parameters.
+            x: Each network's own inputs; or `[m, B, in]` with n a multiple of m, of which network k
+                gets number k modulo m.
+            frozen: Whether the gradient passes to `x` only, none to the parameters. Rows whose
+                gradient is 0 then cost nothing in the backward pass.
+
+        Raises:
+            ValueError: If `x` has another shape, type or device than the parameters ask for.
         """
         parameters = self._frozen if frozen else self.parameters
-        return _Evaluation.apply(x, parameters, self)
+        n, width = len(self), self._shapes[0][1]
+        if x.dim() != 3 or x.shape[2] != width or not x.shape[0] or n % x.shape[0]:
+            raise ValueError(
+                f"x has shape {list(x.shape)}, expected [{n}, B, {width}], or a divisor of {n} "
+                "in its place."
+            )
+        if x.dtype != parameters.dtype or x.device != parameters.device:
+            raise ValueError(
+                f"x is {x.dtype} on {x.device}, the parameters are {parameters.dtype} on "
+                f"{parameters.device}."
+            )
+        if self._native_shape is None or x.shape[1] == 0 or not native.computes(parameters):
+            return self._plain(x, parameters)
+        if torch.is_grad_enabled() and (x.requires_grad or parameters.requires_grad):
+            return _Native.apply(x, parameters, self._native_shape)
+        return native.forward(self._native_shape, parameters, x)[0]
+
+    def _plain(self, x: Tensor, parameters: Tensor) -> Tensor:
+        activate = ACTIVATIONS[self.activation][1]
+        *hidden, last = zip(*self.split(parameters), strict=True)
+        x = x.repeat(len(self) // x.shape[0], 1, 1)
+        for weight, bias in hidden:
+            x = activate(torch.baddbmm(bias, x, weight))
+        return torch.baddbmm(last[1], x, last[0])
 
     @torch.no_grad()
-    def follow(self, online: StackedPerceptrons, tau: float) -> None:
-        """Target networks' step towards the online ones: θ' ← θ' + τ (θ - θ')."""
-        self.parameters.lerp_(online.parameters, tau)
+    def follow(self, source: StackedPerceptrons, tau: float) -> None:
+        """Moves the parameters towards the source's: a step of target networks by τ."""
+        if native.computes(self.parameters):
+            native.follow(self.parameters, source.parameters, tau)
+        else:
+            self.parameters.lerp_(source.parameters, tau)
 
     def select(self, networks: Sequence[int], trainable: bool = False) -> StackedPerceptrons:
         """Independent copies of some of the networks."""

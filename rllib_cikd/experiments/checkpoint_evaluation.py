@@ -1,8 +1,7 @@
-"""What `rllib evaluate` does: loads a checkpoint, plays episodes, records videos."""
+"""Evaluates a checkpoint: loads it, plays episodes of each member, records videos."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import pickle
@@ -16,35 +15,56 @@ import numpy as np
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 
-from rllib_cikd import CIKD
-from rllib_cikd.common.errors import OK, CommandError
-from rllib_cikd.experiments.progress import format_duration, format_number, format_table
+from rllib_cikd.cikd import CIKD
+from rllib_cikd.common.errors import OK, CommandError, EnvironmentFault
+from rllib_cikd.common.files import write_whole
+from rllib_cikd.common.result_keys import ENSEMBLE, STEPS, SUMMARIES, summary_key
+from rllib_cikd.common.text import format_duration, format_number, format_table
 from rllib_cikd.experiments.ray_start import start_ray
-from rllib_cikd.rllib.environment import create_env, unsquash_actions
+from rllib_cikd.rllib.endless import endless_episode
+from rllib_cikd.rllib.environment import create_env, env_name
+from rllib_cikd.rllib.evaluation import summarize
+from rllib_cikd.rllib.task import Task
 
 # A file that only whole-algorithm checkpoints of RLlib have.
 _MARK = "rllib_checkpoint.json"
 
 
-def evaluate(args: argparse.Namespace) -> int:
-    """Evaluates the checkpoint `args.checkpoint`; returns the exit code."""
-    path = find_checkpoint(args.checkpoint)
-    start_ray(args.ray_address)
+def evaluate(
+    checkpoint: str,
+    *,
+    num_episodes: int = 20,
+    member: str = "all",
+    seed: int | None = None,
+    video_folder: str | None = None,
+    out: str | None = None,
+    ray_address: str | None = None,
+) -> int:
+    """Evaluates a checkpoint and prints the figures.
+
+    Args:
+        checkpoint: Its folder, or one above it (see `find_checkpoint`).
+        num_episodes, member, seed, video_folder: As for `evaluate_checkpoint`.
+        out: A JSON file for the figures.
+        ray_address: Of the Ray cluster to use (see `start_ray`).
+
+    Returns:
+        The exit code.
+
+    Raises:
+        CommandError: If something of this cannot be done.
+    """
+    path = find_checkpoint(checkpoint)
+    start_ray(ray_address)
     torch.set_num_threads(1)  # batches of a few observations do not get faster by more
     started = time.monotonic()
     evaluation = evaluate_checkpoint(
-        path,
-        num_episodes=args.episodes,
-        member=args.member,
-        seed=args.seed,
-        video_folder=args.video,
+        path, num_episodes=num_episodes, member=member, seed=seed, video_folder=video_folder
     )
     print(format_evaluation(evaluation))
     print(f"took {format_duration(time.monotonic() - started)}")
-    if args.out:
-        out = Path(args.out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(evaluation, indent=2) + "\n")
+    if out:
+        write_whole(Path(out), json.dumps(evaluation, indent=2) + "\n")
         print(f"results: {out}")
     return OK
 
@@ -93,7 +113,7 @@ def evaluate_checkpoint(
         "checkpoint": str(path),
         "algorithm": type(algorithm).__name__,
         "env": getattr(algorithm.config.env, "__name__", algorithm.config.env),
-        "num_env_steps_sampled_lifetime": _num_env_steps(algorithm),
+        STEPS: int(algorithm.metrics.peek(("env_runners", STEPS), default=0)),
         "episodes": num_episodes,
         "seed": seed,
     }
@@ -131,7 +151,7 @@ def format_evaluation(evaluation: dict[str, Any]) -> str:
     lines = [
         f"checkpoint: {evaluation['checkpoint']}",
         f"{evaluation['algorithm']} on {evaluation['env']} after "
-        f"{format_number(evaluation['num_env_steps_sampled_lifetime'])} env steps; "
+        f"{format_number(evaluation[STEPS])} env steps; "
         f"{evaluation['episodes']} episodes, seed {evaluation['seed']}, deterministic actions",
         "",
     ]
@@ -149,20 +169,16 @@ def format_evaluation(evaluation: dict[str, Any]) -> str:
         length = np.mean(played["lengths"])
         rows.append([policy_id, *(_decimal(x) for x in figures), _decimal(length), mark])
     lines += [format_table(rows), ""]
-    rows = [[who, _decimal(summary[f"{who}_return_mean"])] for who in _SUMMARY]
     explained = {
         "best": "highest mean of all members, chosen with hindsight",
         "worst": "lowest mean of all members",
         "mean": "mean of all members",
         "elected": f"{elected or 'none yet'}: the best by its last training episodes",
     }
-    rows = [[*row, explained[row[0]]] for row in rows]
-    lines += [f"{who:8}{value:>10}  {text}".rstrip() for who, value, text in rows]
+    for who in SUMMARIES:
+        lines.append(f"{who:8}{_decimal(summary[summary_key(who)]):>10}  {explained[who]}")
     lines += [f"video: {video}" for video in evaluation.get("videos", [])]
     return "\n".join(lines)
-
-
-_SUMMARY = ("best", "worst", "mean", "elected")
 
 
 def _decimal(value: float) -> str:
@@ -170,13 +186,13 @@ def _decimal(value: float) -> str:
 
 
 def _summary(played: dict[str, dict[str, np.ndarray]], elected: str | None) -> dict[str, Any]:
-    means = {policy_id: float(member["returns"].mean()) for policy_id, member in played.items()}
-    return {
-        "best_return_mean": max(means.values()),
-        "worst_return_mean": min(means.values()),
-        "mean_return_mean": float(np.mean(list(means.values()))),
-        "elected_return_mean": None if elected is None else means[elected],
-    }
+    returns, lengths = (
+        np.stack([member[name] for member in played.values()]) for name in ("returns", "lengths")
+    )
+    index = None if elected is None else list(played).index(elected)
+    figures = summarize(returns, lengths, index, env_steps=0)[ENSEMBLE]
+    summary = {summary_key(who): figures[summary_key(who)] for who in SUMMARIES}
+    return summary if elected else summary | {summary_key("elected"): None}  # JSON has no NaN
 
 
 def _load(path: Path, num_episodes: int, seed: int | None) -> Algorithm:
@@ -214,11 +230,6 @@ def _load(path: Path, num_episodes: int, seed: int | None) -> Algorithm:
         ) from error
 
 
-def _num_env_steps(algorithm: Algorithm) -> int:
-    key = ("env_runners", "num_env_steps_sampled_lifetime")
-    return int(algorithm.metrics.peek(key, default=0))
-
-
 def _chosen_members(algorithm: CIKD, member: str) -> list[str]:
     members = list(algorithm.config.policies)
     if member == "all":
@@ -233,26 +244,29 @@ def _chosen_members(algorithm: CIKD, member: str) -> list[str]:
 def _record(algorithm: CIKD, policy_id: str, folder: Path, seed: int) -> Path:
     """Records an episode of one member; returns the file."""
     module: Any = algorithm.get_module(policy_id)
+    config: Any = algorithm.config
     try:
         env: gym.Env = gym.wrappers.RecordVideo(
-            create_env(algorithm.config, render_mode="rgb_array"),
+            create_env(config, render_mode="rgb_array"),
             video_folder=str(folder),
             name_prefix=policy_id,
             episode_trigger=lambda episode: True,
             disable_logger=True,
         )
-        action_space: Any = env.action_space
-        observation, _ = env.reset(seed=seed)
-        done = False
+        task = Task(env, env_name(config))
+        observation, _ = task.reset(seed=seed)
+        done, length = False, 0
         while not done:
-            batch = {"obs": torch.as_tensor(observation, dtype=torch.float32)[None]}
             with torch.no_grad():
+                batch = {"obs": torch.from_numpy(observation)[None]}
                 action = module.forward_inference(batch)["actions"][0].numpy()
-            observation, _, terminated, truncated, _ = env.step(
-                unsquash_actions(action, action_space)
-            )
-            done = terminated or truncated
+            observation, _, terminated, truncated, _ = task.step(action)
+            done, length = terminated or truncated, length + 1
+            if not done and length >= config.max_evaluation_steps:
+                raise endless_episode(task.name, "the video's episode", length)
         env.close()  # writes the file
+    except EnvironmentFault as fault:
+        raise CommandError(str(fault)) from fault
     except Exception as error:  # from moviepy, the environment's renderer or its graphics library
         raise CommandError(
             f"no video: {error}\nRecording needs `pip install 'rllib-cikd[video]'` and a render "

@@ -1,10 +1,56 @@
-"""How a trial of Tune ended, and with what error, in words."""
+"""How the trials of a run ended, with what errors, and what they leave, in words."""
 
 from __future__ import annotations
 
 import re
+import shlex
+import sys
+from pathlib import Path
 
 from ray import tune
+from ray.tune.utils import flatten_dict
+
+from rllib_cikd.common.errors import FAILED, INTERRUPTED, OK
+from rllib_cikd.common.result_keys import STEPS, SUMMARIES, TRAINING_RETURN, evaluation_key
+from rllib_cikd.common.text import format_number, format_table
+from rllib_cikd.experiments.progress import trial_label
+
+
+def report_outcome(grid: tune.ResultGrid, folder: str, resume: str, verbose: bool) -> int:
+    """Says how each trial ended, where its files are and how to go on; returns the exit code.
+
+    Args:
+        grid: What `Tuner.fit` returned.
+        folder: Of the run.
+        resume: The command that goes on with the run.
+        verbose: Whether errors are shown with their whole traceback.
+    """
+    results = sorted((grid[i] for i in range(len(grid))), key=lambda result: result.path)
+    several = len(results) > 1
+    print("", *([_table(results), ""] if several else []), sep="\n")
+    for result in results:
+        label = f"{_label(result)}: " if several else ""
+        if result.error:
+            print(f"{label}failed: {error_text(result, verbose)}", file=sys.stderr)
+        if result.checkpoint:
+            path = result.checkpoint.path
+            if not several:
+                print(f"checkpoint:  {path}")
+            print(f"{label or 'evaluate it: '}{shlex.join(['rllib', 'evaluate', path])}")
+        elif not result.error:
+            print(f"{label}no checkpoint was written")
+    print(f"TensorBoard: {shlex.join(['tensorboard', '--logdir', folder])}", flush=True)
+    return exit_code(results, f"to go on from the last checkpoints: {resume}")
+
+
+def exit_code(results: list[tune.Result], remedy: str) -> int:
+    """Counts on stderr the trials that are not done, with the remedy; returns the exit code."""
+    states = [state(result) for result in results]
+    if set(states) == {"done"}:
+        return OK
+    counts = ", ".join(f"{states.count(s)} {s}" for s in ("failed", "unfinished") if s in states)
+    print(f"{counts}; {remedy}", file=sys.stderr)
+    return INTERRUPTED if "unfinished" in states else FAILED
 
 
 def state(result: tune.Result) -> str:
@@ -30,3 +76,21 @@ def root_cause(error: str) -> str:
     rest = first[frames[-1].end() :].splitlines()
     message = "\n".join(text for text in rest if not text.startswith("    ")).strip()
     return f"{message}\nraised at {path}:{line} in {function}"
+
+
+def _label(result: tune.Result) -> str:
+    tag = (result.metrics or {}).get("experiment_tag")
+    return trial_label(tag) if tag else Path(result.path).name
+
+
+def _table(results: list[tune.Result]) -> str:
+    """One row a trial: its state, and the last figures of its training and evaluation."""
+    metrics = [flatten_dict(result.metrics or {}) for result in results]
+    columns = {"steps": STEPS, "return": TRAINING_RETURN}
+    columns |= {who: evaluation_key(who) for who in SUMMARIES}
+    shown = [name for name, key in columns.items() if any(key in row for row in metrics)]
+    rows = [["trial", "state", *shown]]
+    for result, row in zip(results, metrics, strict=True):
+        figures = [format_number(row.get(columns[name])) for name in shown]
+        rows.append([_label(result), state(result), *figures])
+    return format_table(rows)

@@ -1,19 +1,30 @@
-"""Live progress of a Tune experiment, one line a report, for a person to read."""
+"""Live progress of a Tune run, for a person to read: a bar a trial on a terminal, else lines."""
 
 from __future__ import annotations
 
+import atexit
+import logging
 import math
 import numbers
+import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.tune.utils import flatten_dict
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
-STEPS = "num_env_steps_sampled_lifetime"
+from rllib_cikd.common import result_keys as keys
+from rllib_cikd.common.text import format_duration, format_number
+
 # Reports over which speed is measured. With an evaluation every 10 iterations, exactly one is in.
 _SPEED_WINDOW = 10
 # Reports after which a stop criterion that is still missing is worth a word.
@@ -21,51 +32,77 @@ _PATIENCE = 10
 
 
 class ProgressCallback(Callback):
-    """Prints how far each trial is, how fast, and how its ensemble does.
+    """Shows how far each trial is, how fast, and how its ensemble does.
+
+    On a terminal, running trials have a bar each, and a line stays when one has ended. Elsewhere
+    each trial prints a line now and then.
 
     Args:
         name: The experiment's name; begins each line.
         several_trials: Whether lines also tell which trial they belong to.
-        min_interval_s: A trial prints at most once in so many seconds, save for its last report.
+        min_interval_s: Without bars, a trial prints at most once in so many seconds, save for its
+            last report.
+        bars: Whether there are bars, where there is a terminal.
     """
 
-    def __init__(self, name: str, several_trials: bool = False, min_interval_s: float = 5.0):
+    def __init__(
+        self,
+        name: str,
+        several_trials: bool = False,
+        min_interval_s: float = 5.0,
+        bars: bool = True,
+    ):
         self.name = name
         self.several_trials = several_trials
         self.min_interval_s = min_interval_s
-        self._printed_at: dict[str, float] = {}
-        self._history: dict[str, deque[tuple[float, float, float]]] = {}
-        self._reports: dict[str, int] = {}
-        self._last_evaluation: dict[str, str] = {}
+        self.bars = bars
+        self._live: Live | None = None  # while bars are shown
+        self._running: dict[str, _TrialProgress] = {}
+
+    def setup(self, **info) -> None:
+        console = Console()
+        if self.bars and sys.stdout.isatty() and console.is_interactive:
+            self._live = _Live(
+                # Not the whole width: "^C" must fit behind it, or the lines above would stay.
+                get_renderable=lambda: self._screen(console.width - 3),
+                console=console,
+                refresh_per_second=2,
+            )
+            self._live.start()
+            atexit.register(self._live.stop)  # gives the cursor back if Tune is interrupted twice
+
+    def on_experiment_end(self, trials: list[Trial], **info) -> None:
+        if self._live:
+            self._live.stop()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info) -> None:
-        # Also after a restore: speed must not count the time in between.
-        self._history[trial.trial_id] = deque(maxlen=_SPEED_WINDOW + 1)
+        # Anew after a restore, too: speed must not count the time in between.
+        self._running[trial.trial_id] = _TrialProgress(self.label(trial))
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info) -> None:
+        self._running.pop(trial.trial_id, None)
+
+    on_trial_error = on_trial_complete
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict, **info
     ) -> None:
-        now, key = time.monotonic(), trial.trial_id
         metrics = flatten_dict({k: v for k, v in result.items() if k != "config"})
-        self._reports[key] = self._reports.get(key, 0) + 1
-        history = self._history.setdefault(key, deque(maxlen=_SPEED_WINDOW + 1))
-        history.append((now, _value(metrics, STEPS), _value(metrics, "training_iteration")))
-        evaluation = _evaluation_text(metrics)
-        if evaluation:
-            self._last_evaluation[key] = evaluation
-        if self._reports[key] == _PATIENCE:
+        progress = self._running.setdefault(trial.trial_id, _TrialProgress(self.label(trial)))
+        progress.update(metrics, self.goals(trial))
+        if progress.num_reports == _PATIENCE:
             self._warn_of_missing_criteria(trial, metrics)
-        if not result.get("done") and now - self._printed_at.get(key, -math.inf) < (
-            self.min_interval_s
-        ):
-            return
-        self._printed_at[key] = now
-        parts = [
-            *_progress_parts(metrics, self.goals(trial), history),
-            *_ensemble_parts(metrics),
-            self._last_evaluation.get(key, ""),
-        ]
-        print(f"{self.label(trial)}  " + " | ".join(part for part in parts if part), flush=True)
+        since_last_line = progress.reported_at - progress.printed_at
+        if result.get("done") or (self._live is None and since_last_line >= self.min_interval_s):
+            progress.printed_at = progress.reported_at
+            print(f"{progress.label}  {progress.text()}", flush=True)
+        if result.get("done"):
+            del self._running[trial.trial_id]
+
+    @property
+    def has_bars(self) -> bool:
+        """Whether bars are shown now."""
+        return self._live is not None
 
     def label(self, trial: Trial) -> str:
         """What begins a line about this trial."""
@@ -74,6 +111,34 @@ class ProgressCallback(Callback):
     def goals(self, trial: Trial) -> Mapping[str, Any]:
         """Results and their values at which this trial stops."""
         return trial.stopping_criterion
+
+    def footer(self) -> str:
+        """A line below the bars."""
+        return ""
+
+    def _screen(self, width: int) -> Group:
+        """A line a trial, with its bar; a lone one has a second line for its ensemble."""
+        bars = Table.grid(padding=(0, 2, 0, 0))
+        bars.width = width
+        bars.add_column(no_wrap=True)
+        if self.several_trials:  # text takes the width that is left, else the bar
+            bars.add_column(width=10)
+            bars.add_column(no_wrap=True, ratio=1)
+        else:
+            bars.add_column(min_width=6, ratio=1)
+            bars.add_column(no_wrap=True)
+        lines = []
+        for progress in list(self._running.values()):
+            bar = ProgressBar(total=1.0, completed=progress.share, pulse=not progress.num_reports)
+            text = progress.text() if self.several_trials else " | ".join(progress.pace())
+            bars.add_row(Text(progress.label), bar, Text(text))
+            if not self.several_trials:
+                lines.append(f"  {' | '.join(progress.ensemble())}")
+        lines.append(self.footer())
+        below = [Text(line) for line in lines if line.strip()]
+        for line_below in below:
+            line_below.truncate(width, overflow="ellipsis")
+        return Group(bars, *below)
 
     def _warn_of_missing_criteria(self, trial: Trial, metrics: Mapping[str, Any]) -> None:
         evaluated = any(key.startswith("evaluation/") for key in metrics)
@@ -86,40 +151,110 @@ class ProgressCallback(Callback):
                 )
 
 
+class _Live(Live):
+    """rich's `Live`, above which logs are printed, too, not only what goes to stdout and stderr."""
+
+    def start(self, refresh: bool = False) -> None:
+        stderr = sys.stderr
+        super().start(refresh)
+        _move_logs(stderr, sys.stderr)
+
+    def stop(self) -> None:
+        stderr = sys.stderr
+        super().stop()
+        _move_logs(stderr, sys.stderr)
+
+
+def _move_logs(old: Any, new: Any) -> None:
+    """A log's handler keeps the stream it was made with: Ray's, the stderr of its start."""
+    for logger in (logging.root, *logging.root.manager.loggerDict.values()):
+        for handler in getattr(logger, "handlers", ()):
+            if isinstance(handler, logging.StreamHandler) and handler.stream is old:
+                handler.setStream(new)
+
+
 def trial_label(experiment_tag: str) -> str:
     """Returns how lines name one of several trials: "#2 ensemble_size=5"."""
     number, _, settings = str(experiment_tag).partition("_")
     return f"#{number} {settings}".rstrip()
 
 
-def format_number(value: Any) -> str:
-    """Returns a return or count in few characters: "3,412", "-4.2", "-" for none."""
-    number = float(value) if isinstance(value, numbers.Real) else math.nan
-    if math.isnan(number):
-        return "-"
-    return f"{number:,.0f}" if abs(number) >= 100 or number.is_integer() else f"{number:.1f}"
+@dataclass
+class _TrialProgress:
+    """What one running trial has reported.
 
+    Attributes:
+        label: What names it.
+        share: How much of it is done, from 0 to 1.
+    """
 
-def format_duration(seconds: float) -> str:
-    """Returns "3h 42m", "12m 30s" or "45s"."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h {minutes:02d}m"
-    return f"{minutes}m {seconds:02d}s" if minutes else f"{seconds}s"
-
-
-def format_table(rows: Sequence[Sequence[str]]) -> str:
-    """Returns rows of cells as lines; the first column is aligned left, the others right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = (
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
+    label: str
+    share: float = 0.0
+    num_reports: int = 0
+    reported_at: float = -math.inf
+    printed_at: float = -math.inf
+    _metrics: Mapping[str, Any] = field(default_factory=dict)
+    _goals: Mapping[str, Any] = field(default_factory=dict)
+    _history: deque[tuple[float, float, float]] = field(
+        default_factory=lambda: deque(maxlen=_SPEED_WINDOW + 1)
     )
-    return "\n".join(line.rstrip() for line in lines)
+    _evaluation: str = ""
+
+    def update(self, metrics: Mapping[str, Any], goals: Mapping[str, Any]) -> None:
+        """Takes in a result and the values at which the trial stops."""
+        self.num_reports += 1
+        self.reported_at = time.monotonic()
+        self._metrics, self._goals = metrics, goals
+        self._evaluation = _evaluation_text(metrics) or self._evaluation
+        steps, iteration = _value(metrics, keys.STEPS), _value(metrics, keys.ITERATION)
+        self._history.append((self.reported_at, steps, iteration))
+        shares = [
+            done / goals[key]
+            for key, done in ((keys.STEPS, steps), (keys.ITERATION, iteration))
+            if goals.get(key) and not math.isnan(done)
+        ]
+        self.share = min(1.0, max(shares, default=0.0))
+
+    def text(self) -> str:
+        """All of it in one line."""
+        return " | ".join([*self.pace(), *self.ensemble()])
+
+    def pace(self) -> list[str]:
+        """Steps done and to go, steps per second, time left (as far as the goals tell)."""
+        if not self.num_reports:
+            return ["starting"]
+        (then, *first), (now, *last) = self._history[0], self._history[-1]
+        steps, goal = last[0], self._goals.get(keys.STEPS)
+        done = f"{format_number(steps)}{f'/{format_number(goal)}' if goal else ''} steps"
+        parts = [done + (f" ({self.share:.0%})" if self.share else "")]
+        if now > then and not math.isnan(steps - first[0]):
+            parts.append(f"{format_number((steps - first[0]) / (now - then))} steps/s")
+        seconds_left = [
+            (self._goals[key] - end) * (now - then) / (end - start)
+            for key, start, end in zip((keys.STEPS, keys.ITERATION), first, last, strict=True)
+            if self._goals.get(key) and end > start
+        ]
+        if seconds_left and self.share < 1:
+            left = min(seconds_left) - (time.monotonic() - now)
+            parts.append(f"{format_duration(max(0.0, left))} left")
+        return parts
+
+    def ensemble(self) -> list[str]:
+        """R_k of each member, last teacher, last evaluation; of other algorithms, the return."""
+        if not self.num_reports:
+            return []
+        metrics, prefix = self._metrics, f"{keys.ENSEMBLE}/{keys.RETURN_MEAN}/policy_"
+        members = sorted((int(k.removeprefix(prefix)), k) for k in metrics if k.startswith(prefix))
+        if members:
+            returns = (format_number(_value(metrics, key)) for _, key in members)
+            parts = [f"R_k {' '.join(returns)}"]
+        else:
+            parts = [f"return {format_number(_value(metrics, keys.TRAINING_RETURN))}"]
+        teacher = _value(metrics, f"{keys.ENSEMBLE}/{keys.TEACHER}")
+        if teacher >= 0:
+            phases = _value(metrics, f"{keys.ENSEMBLE}/{keys.NUM_DISTILLATIONS}")
+            parts.append(f"teacher {teacher:.0f} (phase {format_number(phases)})")
+        return [*parts, self._evaluation] if self._evaluation else parts
 
 
 def _value(metrics: Mapping[str, Any], key: str) -> float:
@@ -127,60 +262,9 @@ def _value(metrics: Mapping[str, Any], key: str) -> float:
     return float(value) if isinstance(value, numbers.Real) else math.nan
 
 
-def _progress_parts(
-    metrics: Mapping[str, Any],
-    stop: Mapping[str, Any],
-    history: Sequence[tuple[float, float, float]],
-) -> list[str]:
-    """Steps done and to go, steps per second, time left (as far as `stop` tells)."""
-    now, steps, iterations = history[-1]
-    then, steps_then, iterations_then = history[0]
-    elapsed = now - then
-    steps_goal, iterations_goal = stop.get(STEPS), stop.get("training_iteration")
-    done = f"{format_number(steps)} steps"
-    shares, seconds_left = [], []
-    if steps_goal:
-        done = f"{format_number(steps)}/{format_number(steps_goal)} steps"
-        shares.append(steps / steps_goal)
-        if steps > steps_then:
-            seconds_left.append((steps_goal - steps) * elapsed / (steps - steps_then))
-    if iterations_goal:
-        shares.append(iterations / iterations_goal)
-        if iterations > iterations_then:
-            seconds_left.append(
-                (iterations_goal - iterations) * elapsed / (iterations - iterations_then)
-            )
-    shares = [share for share in shares if not math.isnan(share)]
-    if shares:
-        done += f" ({min(1.0, max(shares)):.0%})"
-    speed = ""
-    if elapsed > 0 and not math.isnan(steps - steps_then):
-        speed = f"{format_number((steps - steps_then) / elapsed)} steps/s"
-    left = ""
-    if seconds_left and max(shares) < 1:
-        left = f"{format_duration(min(seconds_left))} left"
-    return [done, speed, left]
-
-
-def _ensemble_parts(metrics: Mapping[str, Any]) -> list[str]:
-    """R_k of each member and the last teacher; of other algorithms, the mean return."""
-    prefix = "ensemble/return_mean/policy_"
-    members = sorted((int(k.removeprefix(prefix)), k) for k in metrics if k.startswith(prefix))
-    if not members:
-        episode_return = _value(metrics, "env_runners/episode_return_mean")
-        return [f"return {format_number(episode_return)}"]
-    returns = " ".join(format_number(_value(metrics, key)) for _, key in members)
-    teacher = _value(metrics, "ensemble/teacher")
-    phases = _value(metrics, "ensemble/num_distillations_lifetime")
-    if math.isnan(teacher) or teacher < 0:
-        return [f"R_k {returns}"]
-    return [f"R_k {returns}", f"teacher {teacher:.0f} (phase {format_number(phases)})"]
-
-
 def _evaluation_text(metrics: Mapping[str, Any]) -> str:
-    best = _value(metrics, "evaluation/ensemble/best_return_mean")
-    worst = _value(metrics, "evaluation/ensemble/worst_return_mean")
+    best, worst = (_value(metrics, keys.evaluation_key(who)) for who in ("best", "worst"))
     if not math.isnan(best):
         return f"evaluation best {format_number(best)}, worst {format_number(worst)}"
-    mean = _value(metrics, "evaluation/env_runners/episode_return_mean")
+    mean = _value(metrics, keys.EVALUATION_RETURN)
     return "" if math.isnan(mean) else f"evaluation {format_number(mean)}"

@@ -1,11 +1,11 @@
-"""Keeps messages off the screen that a user of the `rllib` command can do nothing about.
+"""Messages that a user of the `rllib` command can do nothing about stay off the screen.
 
 Only the messages listed below are dropped, each by its source and its words; warnings and errors
 that are not listed stay visible, and `rllib ... -v` drops nothing. Messages without a list:
 
 - Ray's usage statistics prompt (`ray._common.usage`): not shown, and so nothing is collected
   either unless `RAY_USAGE_STATS_ENABLED` is set.
-- Tune's tables (`ray.tune.experimental.output`): `progress` prints one line a report.
+- Tune's tables (`ray.tune.experimental.output`): `progress` tells the same in a bar or lines.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ WORKER_LINES = (
     "`RLModule(config=[RLModuleConfig object])` has been deprecated",
     "Install gputil for GPU system monitoring",
     "Checkpoint successfully created at",
+    "Trainable.setup took",  # on a busy machine
     "from checkpoint: Checkpoint(",
     # Ray's C++ core on RLlib's env runners, which RLlib makes in this way.
     "has constructor arguments in the object store and max_restarts > 0",
@@ -59,23 +60,23 @@ WORKER_LINES = (
 _EXIT_BEGINS, _EXIT_ENDS = "Exception ignored in: <function EnvRunner.__del__", "SystemExit: 1"
 
 
-class _KnownMessages(logging.Filter):
-    def filter(self, record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        if "Error handling checkpoint" in message and record.exc_info:
-            # After a resume, Tune wants to delete what the killed run had deleted already.
-            return not isinstance(record.exc_info[1], FileNotFoundError)
-        return not any(words in message for words in DRIVER_MESSAGES[record.name])
+def _is_unknown(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    if "Error handling checkpoint" in message and record.exc_info:
+        # After a resume, Tune wants to delete what the killed run had deleted already.
+        return not isinstance(record.exc_info[1], FileNotFoundError)
+    return not any(words in message for words in DRIVER_MESSAGES[record.name])
 
 
 def silence() -> None:
-    """Drops the listed messages from now on. Call it before `ray.init`."""
+    """Drops the listed messages from now on. Call it before `ray.init`; twice is like once."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_USAGE_STATS_PROMPT_ENABLED", "0")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     for name in DRIVER_MESSAGES:
-        logging.getLogger(name).addFilter(_KnownMessages())
+        logging.getLogger(name).addFilter(_is_unknown)
     # Handlers run in order: before the one that `ray.init` adds, which prints the lines.
+    global_worker_stdstream_dispatcher.remove_handler("rllib")
     global_worker_stdstream_dispatcher.add_handler("rllib", _drop_known_lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,7 @@ def start_ray(address: str | None) -> bool:
     """
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     local = address == "local"
+    _check_answers(address)
     options: dict[str, Any] = {"include_dashboard": False} if local else {}
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ):
         options["runtime_env"] = {"env_vars": _SPIN}
@@ -42,6 +44,16 @@ def start_ray(address: str | None) -> bool:
         )
         raise CommandError(f"no Ray cluster at {address!r}: {error}{remedy}") from error
     return local
+
+
+def _check_answers(address: str) -> None:
+    """Where nobody listens, `ray.init` would try again for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except OSError as error:
+            raise CommandError(f"no Ray cluster at {address!r}: {error}") from error
 
 
 def check_fits(algorithm: Any, config: Mapping[str, Any], what: str) -> dict[str, float]:

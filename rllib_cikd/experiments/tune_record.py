@@ -1,4 +1,4 @@
-"""Keeps Tune's record of a run readable, whenever the run may be killed.
+"""Tune's record of a run: kept readable whenever the run may be killed, and read to go on.
 
 Tune rewrites its record (which trials there are, how far each is) every few seconds, in place: a
 run killed in the middle of that leaves a file cut short, and `Tuner.restore` cannot read it.
@@ -7,7 +7,6 @@ run killed in the middle of that leaves a file cut short, and `Tuner.restore` ca
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import time
@@ -15,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.rllib.algorithms.algorithm import Algorithm
 from ray.tune.experiment import Trial
+
+from rllib_cikd.common.files import write_whole
 
 #: Below a run's folder: the last record that was seen whole.
 _COPIES = "sound_record"
@@ -64,12 +66,8 @@ def keep_record(folder: Path, copied: dict[Path, float] | None = None) -> dict[P
     whole = all(_is_whole(content) for content in files.values())
     if not whole or _written_at(folder) != before:
         return copied or {}
-    copies = folder / _COPIES
-    copies.mkdir(exist_ok=True)
     for name, content in files.items():
-        unfinished = copies / f"{name}.unfinished"
-        unfinished.write_bytes(content)
-        os.replace(unfinished, copies / name)
+        write_whole(folder / _COPIES / name, content)
     return before
 
 
@@ -97,8 +95,8 @@ def mend_record(folder: Path) -> bool:
     return any(path.name.startswith("experiment_state-") for path in _record_files(folder))
 
 
-def restorable(folder: str, checkpoints_kept: int | None) -> bool:
-    """Makes a run that was killed at any moment one that `tune.Tuner.restore` can read.
+def mend_run(folder: str, checkpoints_kept: int | None) -> bool:
+    """Makes a run that was killed at any moment one that `restore_tuner` can read.
 
     The record lags behind the disk: when a run is killed, it may name a checkpoint that newer ones
     have replaced, or that Tune was just deleting, and Tune would not go on. The newest complete
@@ -124,6 +122,18 @@ def restorable(folder: str, checkpoints_kept: int | None) -> bool:
         # Those kept are whole; one more is there if the run died while writing it.
         complete[:checkpoints_kept][-1].rename(named)
     return True
+
+
+def restore_tuner(folder: str, algorithm: type[Algorithm]) -> tune.Tuner:
+    """A tuner that goes on with those trials of a run that were cut off or failed.
+
+    Args:
+        folder: Of the run, or its URI; after `mend_run`.
+        algorithm: What the run trains.
+    """
+    return tune.Tuner.restore(
+        folder, trainable=algorithm, resume_unfinished=True, resume_errored=True
+    )
 
 
 def _complete_checkpoints(trial: Path) -> list[Path]:

@@ -44,6 +44,9 @@ def read_yaml(path: Path) -> Any:
     try:
         return yaml.load(path.read_text(), Loader)
     except yaml.YAMLError as error:
-        raise CommandError(f"{path}: not valid YAML: {error}") from error
+        fault = " ".join(str(error).split())
+        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+            fault = f"line {error.problem_mark.line + 1}: {error.problem}"
+        raise CommandError(f"{path}: not valid YAML: {fault}") from error
     except CommandError as error:
         raise CommandError(f"{path}: {error}") from error

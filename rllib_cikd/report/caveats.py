@@ -4,76 +4,71 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rllib_cikd.report.curves import Curves, Study
+from rllib_cikd.report.study_data import Curves, StudyData
 
 _FEW_SEEDS = 5
 
 
-def caveats(study: Study, variants: Sequence[str]) -> list[str]:
+def caveats(data: StudyData, variants: Sequence[str]) -> list[str]:
     """Markdown blocks: runs cut short, unequal lengths, few seeds, late elections; maybe none."""
-    curves = [
-        study.curves[variant, task]
-        for variant in variants
-        for task in study.tasks
-        if (variant, task) in study.curves
+    every = [
+        data.curves[v, task] for v in variants for task in data.tasks if (v, task) in data.curves
     ]
-    notes = [*_short_runs(curves), *_unequal_lengths(curves), *_few_seeds(curves)]
-    notes += _late_elections(curves)
+    notes = [
+        *_short_runs(every),
+        *(note for task in data.tasks for note in _unequal_lengths(data.curves_of(variants, task))),
+        *_few_seeds(every),
+        *_late_elections(every),
+    ]
     return ["\n".join(f"- {note}" for note in notes)] if notes else []
 
 
-def _short_runs(curves: Sequence[Curves]) -> list[str]:
+def _short_runs(every: Sequence[Curves]) -> list[str]:
     notes = []
-    for of in curves:
-        if of.short_runs:
-            ends = ", ".join(f"seed {seed} at {last:,}" for seed, last in of.short_runs.items())
+    for curves in every:
+        if short := curves.short_runs:
+            ends = ", ".join(f"seed {seed} at {last:,}" for seed, last in short.items())
             notes.append(
-                f"**Short runs**, {of.variant} on {of.task}: {ends}; the longest ends at "
-                f"{of.last_steps.max():,}. Its statistics stop at {of.steps[-1]:,}."
+                f"**Short runs**, {curves.variant} on {curves.task}: {ends}; the longest ends at "
+                f"{curves.last_steps.max():,}. Its statistics stop at {curves.steps[-1]:,}."
             )
     return notes
 
 
-def _unequal_lengths(curves: Sequence[Curves]) -> list[str]:
-    notes = []
-    for task in dict.fromkeys(of.task for of in curves):
-        at: dict[int, list[str]] = {}
-        for of in curves:
-            if of.task == task:
-                at.setdefault(int(of.steps[-1]), []).append(of.variant)
-        if len(at) > 1:
-            text = "; ".join(f"{end:,}: {', '.join(names)}" for end, names in sorted(at.items()))
-            notes.append(
-                f"**Unequal lengths** on {task}: do not compare final and best returns, areas "
-                f"and wall times taken at different steps ({text})."
-            )
-    return notes
+def _unequal_lengths(of_task: Sequence[Curves]) -> list[str]:
+    ends: dict[int, list[str]] = {}
+    for curves in of_task:
+        ends.setdefault(int(curves.steps[-1]), []).append(curves.variant)
+    if len(ends) < 2:
+        return []
+    text = "; ".join(f"{end:,}: {', '.join(names)}" for end, names in sorted(ends.items()))
+    return [
+        f"**Unequal lengths** on {of_task[0].task}: do not compare final and best returns, areas "
+        f"and wall times taken at different steps ({text})."
+    ]
 
 
-def _few_seeds(curves: Sequence[Curves]) -> list[str]:
+def _few_seeds(every: Sequence[Curves]) -> list[str]:
     notes = []
-    if lone := [of for of in curves if len(of.seeds) == 1]:
-        notes.append(f"**One seed**, so no interval: {_names(lone, curves)}.")
-    if few := [of for of in curves if 1 < len(of.seeds) < _FEW_SEEDS]:
+    if one := [curves for curves in every if len(curves.seeds) == 1]:
+        notes.append(f"**One seed**, so no interval: {_names(one, every)}.")
+    if few := [curves for curves in every if 1 < len(curves.seeds) < _FEW_SEEDS]:
         notes.append(
-            f"**Fewer than {_FEW_SEEDS} seeds**: {_names(few, curves)}. Intervals over so few "
+            f"**Fewer than {_FEW_SEEDS} seeds**: {_names(few, every)}. Intervals over so few "
             "are rough, and mostly too narrow."
         )
     return notes
 
 
-def _late_elections(curves: Sequence[Curves]) -> list[str]:
-    missing = {
-        (of.variant, of.task): len(of.steps) - len(of.complete("elected")[0])
-        for of in curves
-        if of.num_members > 1
-    }
-    late = [of for of in curves if missing.get((of.variant, of.task))]
-    if not late:
+def _late_elections(every: Sequence[Curves]) -> list[str]:
+    ensembles = [curves for curves in every if curves.num_members > 1]
+    missing = [len(curves.steps) - len(curves.known("elected")[0]) for curves in ensembles]
+    if not any(missing):
         return []
+    late = [curves for curves, number in zip(ensembles, missing, strict=True) if number]
     return [
-        f"**Elected member** not known at the first evaluations (at most {max(missing.values())}), "
-        f"as no member had finished an episode: {_names(late, curves)}. Its area is over the rest."
+        f"**Elected member** not known at the first evaluations (at most {max(missing)}), "
+        f"as no member had finished an episode: {_names(late, every)}. Its area is over the rest."
     ]
 
 

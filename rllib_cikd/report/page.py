@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 
 from rllib_cikd.common.errors import CommandError, did_you_mean
 from rllib_cikd.report.caveats import caveats
-from rllib_cikd.report.curves import Study, read_study
-from rllib_cikd.report.distillation import distillation_section
-from rllib_cikd.report.tables import all_tasks_section, seeds_table, task_section
+from rllib_cikd.report.distillation_tables import distillation_section
+from rllib_cikd.report.raw_csv import EVALUATIONS, PHASES, write_rows
+from rllib_cikd.report.return_tables import all_tasks_section, seeds_table, task_section
+from rllib_cikd.report.study_data import StudyData, read_study_data
 
 _BASELINE = "vanilla-sac"
 _METHOD = "cikd"
@@ -31,68 +31,58 @@ def write_report(folder: Path, out: Path | None = None, baseline: str | None = N
         CommandError: If there is nothing to report on, a file cannot be used, there is no such
             baseline, or matplotlib is missing.
     """
-    sheets = _sheets_module()
-    out = out or folder / "report"
-    study = read_study(folder, without=_inside(folder, [out, folder / "report"]))
-    baseline = _baseline(study, baseline)
-    references = [v for v in dict.fromkeys([baseline, _METHOD]) if v in study.variants]
-    variants = [*references, *(v for v in study.variants if v not in references)]
-    (out / "figures").mkdir(parents=True, exist_ok=True)
-    study.evaluations.to_csv(out / "evaluations.csv", index=False, lineterminator="\n")
-    study.phase_rows.to_csv(out / "phases.csv", index=False, lineterminator="\n")
-    figures = sheets.save_figures(study, variants, references, out / "figures")
-    path = out / "report.md"
-    path.write_text(_page(folder, study, variants, figures), encoding="utf-8")
-    return path
-
-
-def _sheets_module() -> ModuleType:
     try:
-        from rllib_cikd.report import figures as sheets
+        from rllib_cikd.report.figures import save_figures
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] != "matplotlib":
             raise
         raise CommandError(
             "a report's figures need matplotlib; pip install 'rllib-cikd[study]'"
         ) from error
-    return sheets
+    out = out or folder / "report"
+    data = read_study_data(folder, without=[out, folder / "report"])
+    baseline = _baseline(data, baseline)
+    references = [v for v in dict.fromkeys([baseline, _METHOD]) if v in data.variants]
+    variants = [*references, *(v for v in data.variants if v not in references)]
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    write_rows(out / "evaluations.csv", data.evaluation_rows, EVALUATIONS)
+    write_rows(out / "phases.csv", data.phase_rows, PHASES)
+    figures = save_figures(data, variants, references, out / "figures")
+    path = out / "report.md"
+    path.write_text(_page(folder, data, variants, figures), encoding="utf-8")
+    return path
 
 
-def _inside(folder: Path, paths: Sequence[Path]) -> list[Path]:
-    whole = folder.resolve()
-    return [path for path in paths if whole in path.resolve().parents]
-
-
-def _baseline(study: Study, wanted: str | None) -> str:
+def _baseline(data: StudyData, wanted: str | None) -> str:
     if wanted is None:
-        return _BASELINE if _BASELINE in study.variants else study.variants[0]
-    if wanted not in study.variants:
+        return _BASELINE if _BASELINE in data.variants else data.variants[0]
+    if wanted not in data.variants:
         raise CommandError(
-            f"no variant {wanted!r} to be the baseline.{did_you_mean(wanted, study.variants)} "
-            f"There are {', '.join(study.variants)}."
+            f"no variant {wanted!r} to be the baseline.{did_you_mean(wanted, data.variants)} "
+            f"There are {', '.join(data.variants)}."
         )
     return wanted
 
 
-def _page(folder: Path, study: Study, variants: Sequence[str], figures: list[str]) -> str:
+def _page(folder: Path, data: StudyData, variants: Sequence[str], figures: list[str]) -> str:
     baseline = variants[0]
     blocks = [
         f"# Study report: {folder.resolve().name}",
         f"Variants: {', '.join(variants)}; baseline: **{baseline}**. "
-        f"Tasks: {', '.join(study.tasks)}. All numbers come from "
+        f"Tasks: {', '.join(data.tasks)}. All numbers come from "
         "[evaluations.csv](evaluations.csv) and [phases.csv](phases.csv).",
-        *caveats(study, variants),
+        *caveats(data, variants),
         "## How to read it",
         *_METHODS,
     ]
-    for task in study.tasks:
-        blocks += [f"## {task}", *task_section(study, task, variants, baseline)]
-    if len(study.tasks) > 1:
+    for task in data.tasks:
+        blocks += [f"## {task}", *task_section(data, task, variants, baseline)]
+    if len(data.tasks) > 1:
         blocks += ["## All tasks", _ALL_TASKS.format(baseline=baseline)]
-        blocks += all_tasks_section(study, variants, baseline)
-    blocks += ["## Distillation", *distillation_section(study, variants)]
+        blocks += all_tasks_section(data, variants, baseline)
+    blocks += ["## Distillation", *distillation_section(data, variants)]
     blocks += ["## Figures", *figures]
-    blocks += ["## Every seed", "Final returns:", seeds_table(study, variants)]
+    blocks += ["## Every seed", "Final returns:", seeds_table(data, variants)]
     return "\n\n".join(blocks) + "\n"
 
 

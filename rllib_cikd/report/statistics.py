@@ -5,15 +5,17 @@ Shapes: S seeds, T evaluations, P phases, K members.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy import integrate, stats
 
 _CONFIDENCE = 0.95
 # Every interval draws from a generator of its own: none depends on what was computed before it.
 _SEED = 0
-_IQM_RESAMPLES = 2_000
+_STRATIFIED_RESAMPLES = 2_000
 
 
 @dataclass(frozen=True)
@@ -71,20 +73,49 @@ def interquartile_mean(scores: np.ndarray) -> Interval:
     def middle(*tasks: np.ndarray, axis: int = -1) -> np.ndarray:
         return stats.trim_mean(np.concatenate(tasks, axis=axis), 0.25, axis=axis)
 
-    tasks = tuple(scores.T)
-    mean = np.asarray(middle(*tasks))
-    if len(scores) == 1:
-        return Interval(mean, np.array(np.nan), np.array(np.nan))
+    return _stratified_interval(middle, scores.T)
+
+
+def probability_of_improvement(
+    returns: Sequence[np.ndarray], others: Sequence[np.ndarray]
+) -> Interval:
+    """How likely a run is above another method's run on the same task, averaged over tasks.
+
+    The Mann-Whitney statistic over the number of pairs: ties count half. Source and interval as
+    of `interquartile_mean`; the runs of both methods are resampled.
+
+    Args:
+        returns: `[S]` of each task.
+        others: The other method's, of the same tasks; S may differ. One seed has no interval.
+    """
+
+    def above(*samples: np.ndarray, axis: int = -1) -> np.ndarray:
+        pairs = zip(samples[: len(returns)], samples[len(returns) :], strict=True)
+        # [..., S, 1] against [..., 1, S]
+        differences = (ours[..., :, None] - theirs[..., None, :] for ours, theirs in pairs)
+        of_tasks = [(1 + np.sign(d)).mean(axis=(-2, -1)) / 2 for d in differences]
+        return np.mean(of_tasks, axis=0)
+
+    return _stratified_interval(above, [*returns, *others])
+
+
+def _stratified_interval(
+    statistic: Callable[..., np.ndarray], samples: Sequence[np.ndarray]
+) -> Interval:
+    """Of a statistic of several samples, each of which is resampled by itself."""
+    value = np.asarray(statistic(*samples))
+    if min(len(sample) for sample in samples) == 1:
+        return Interval(value, np.array(np.nan), np.array(np.nan))
     low, high = stats.bootstrap(
-        tasks,
-        middle,
+        tuple(samples),
+        statistic,
         vectorized=True,
-        n_resamples=_IQM_RESAMPLES,
+        n_resamples=_STRATIFIED_RESAMPLES,
         confidence_level=_CONFIDENCE,
         method="percentile",
         rng=np.random.default_rng(_SEED),
     ).confidence_interval
-    return Interval(mean, np.asarray(low), np.asarray(high))
+    return Interval(value, np.asarray(low), np.asarray(high))
 
 
 def normalise(returns: np.ndarray, start: float, end: float) -> np.ndarray:
@@ -105,7 +136,7 @@ def steps_to_reach(steps: np.ndarray, curve: np.ndarray, threshold: float) -> in
     return int(steps[reached[0]]) if reached.size else None
 
 
-def proportions(indices: np.ndarray, size: int) -> np.ndarray:
+def shares(indices: pd.Series, size: int) -> np.ndarray:
     """How often each of 0 … `size` - 1 is among `indices`, as shares `[size]`."""
     return np.bincount(indices, minlength=size) / len(indices)
 
@@ -115,17 +146,22 @@ def best_seed(returns: np.ndarray) -> np.ndarray:
     return returns.argmax(axis=0)
 
 
-def above_teacher(teachers: np.ndarray, returns: np.ndarray) -> np.ndarray:
-    """Whether each student's return exceeds its teacher's: 1 or 0, NaN for the teacher.
+def above_teacher(phases: pd.DataFrame) -> pd.Series:
+    """Whether each student's return after a phase exceeds its teacher's: 1 or 0.
 
     Args:
-        teachers: `[P]`.
-        returns: `[P, K]` after each phase; NaN where not measured, which stays NaN.
+        phases: With `variant`, `task`, `seed`, `phase`, `index` (of the member), `teacher` and
+            `return_after`.
+
+    Returns:
+        NaN of teachers, and where either return was not measured.
     """
-    of_teacher = returns[np.arange(len(teachers)), teachers][:, None]
-    above = np.where(np.isnan(returns) | np.isnan(of_teacher), np.nan, returns > of_teacher)
-    above[np.arange(len(teachers)), teachers] = np.nan
-    return above
+    phase = ["variant", "task", "seed", "phase"]
+    taught = phases[phases["index"] == phases["teacher"]].set_index(phase)["return_after"]
+    teachers_return = phases.join(taught.rename("of_teacher"), on=phase)["of_teacher"]
+    ours = phases["return_after"]
+    measured = ours.notna() & teachers_return.notna() & (phases["index"] != phases["teacher"])
+    return (ours > teachers_return).astype(float).where(measured)
 
 
 def training_third(steps: np.ndarray, last_step: int) -> np.ndarray:

@@ -8,98 +8,98 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
-from rllib_cikd.report import drawing
-from rllib_cikd.report.curves import Study
-from rllib_cikd.report.distillation import PAPER_ABOVE, PAPER_ABOVE_LATE, THIRDS, count_above
-from rllib_cikd.report.learning_curves import pages
-from rllib_cikd.report.statistics import best_seed, proportions
+from rllib_cikd.report import figure_style as style
+from rllib_cikd.report.distillation_tables import (
+    PAPER_ABOVE,
+    PAPER_ABOVE_LATE,
+    THIRDS,
+    count_above,
+    ensemble_size,
+    teachers,
+)
+from rllib_cikd.report.statistics import best_seed, shares
+from rllib_cikd.report.study_data import StudyData
 
 _ROWS_OF_PANELS = 4
-_EVEN: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 0.9}
+_DASHED: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 0.9}
 
 
 @dataclass(frozen=True)
-class Holders:
-    """Who of several candidates holds a place over time; one panel.
+class Timeline:
+    """Which of several candidates is chosen over time, as teacher or best; one panel.
 
     Attributes:
         variant, task: Whose they are.
-        candidates: Their names, `[size]`.
-        runs: Names of the runs; `[""]` if there is just one series.
-        steps, holders: For each run, when `[n]`, and the index of who holds the place then.
+        candidates: Their names.
+        runs: By name of the run, the index of the chosen candidate, by environment step. Where
+            candidates are runs themselves, there is one of name "".
     """
 
     variant: str
     task: str
     candidates: list[str]
-    runs: list[str]
-    steps: list[np.ndarray]
-    holders: list[np.ndarray]
+    runs: dict[str, pd.Series]
 
     @property
-    def one_series(self) -> bool:
-        return self.runs == [""]
+    def of_seeds(self) -> bool:
+        return [*self.runs] == [""]
 
 
-def teachers(study: Study, variants: Sequence[str]) -> list[Holders]:
+def teacher_timelines(data: StudyData, variants: Sequence[str]) -> list[Timeline]:
     """The teacher of every phase, a panel for each variant and task that has phases."""
-    return [
-        Holders(
-            variant=variant,
-            task=task,
-            candidates=[f"member {k}" for k in range(max(run.num_members for run in runs))],
-            runs=[f"{run.seed}" for run in runs],
-            steps=[run.steps for run in runs],
-            holders=[run.teachers for run in runs],
-        )
-        for variant in variants
-        for task in study.tasks
-        if (runs := study.phases.get((variant, task)))
-    ]
+    timelines = []
+    for key in itertools.product(variants, data.tasks):
+        if key in data.phases:
+            phases = data.phases[key]
+            runs = {
+                f"{seed}": run.set_index("step")["teacher"]
+                for seed, run in teachers(phases).groupby("seed")
+            }
+            members = [f"member {k}" for k in range(ensemble_size(phases))]
+            timelines.append(Timeline(*key, members, runs))
+    return timelines
 
 
-def best_seeds(study: Study, variants: Sequence[str]) -> list[Holders]:
+def best_seed_timelines(data: StudyData, variants: Sequence[str]) -> list[Timeline]:
     """The best of the independent runs at every evaluation, of variants with one member."""
     return [
-        Holders(
-            variant=variant,
-            task=task,
-            candidates=[f"{seed}" for seed in curves.seeds],
-            runs=[""],
-            steps=[curves.steps],
-            holders=[best_seed(curves.returns["mean"])],
+        Timeline(
+            variant,
+            task,
+            [f"{seed}" for seed in curves.seeds],
+            {"": pd.Series(best_seed(curves.returns["mean"]), curves.steps)},
         )
         for variant in variants
-        for task in study.tasks
-        if (curves := study.curves.get((variant, task)))
-        and curves.num_members == 1
-        and len(curves.seeds) > 1
+        for task in data.tasks
+        for curves in data.curves_of([variant], task)
+        if curves.num_members == 1 and len(curves.seeds) > 1
     ]
 
 
-def timelines(places: Sequence[Holders]) -> list[Figure]:
-    """A mark for every time and holder; each run has a lane for each candidate."""
-    return [_timelines(*page) for page in _pages(places)]
+def draw_timelines(timelines: Sequence[Timeline]) -> list[Figure]:
+    """A mark for every time and choice; each run has a lane for each candidate."""
+    return [_timelines(*page) for page in _pages(timelines)]
 
 
-def bars(places: Sequence[Holders]) -> list[Figure]:
-    """How often each candidate held the place: stacked for each run, or side by side."""
-    return [_bars(*page) for page in _pages(places)]
+def draw_shares(timelines: Sequence[Timeline]) -> list[Figure]:
+    """How often each candidate was chosen: stacked for each run, or side by side."""
+    return [_shares(*page) for page in _pages(timelines)]
 
 
-def _pages(places: Sequence[Holders]) -> list[tuple[list[Holders], int]]:
+def _pages(timelines: Sequence[Timeline]) -> list[tuple[list[Timeline], int]]:
     """The panels of each figure, and their number of columns; a variant's stay together."""
-    blocks = [list(block) for _, block in itertools.groupby(places, key=lambda p: p.variant)]
+    blocks = [list(block) for _, block in itertools.groupby(timelines, key=lambda t: t.variant)]
     if not blocks:
         return []
     largest = max(len(block) for block in blocks)
-    columns = drawing.columns_for(len(places) if largest == 1 else largest)
+    columns = style.columns_for(len(timelines) if largest == 1 else largest)
     together = max(1, _ROWS_OF_PANELS * columns // largest)
     return [
         (list(itertools.chain(*blocks[i : i + together])), columns)
@@ -107,139 +107,128 @@ def _pages(places: Sequence[Holders]) -> list[tuple[list[Holders], int]]:
     ]
 
 
-def _titles(places: Sequence[Holders]) -> list[str]:
-    return [f"{place.variant}, {place.task}" for place in places]
+def _panels(timelines: Sequence[Timeline], *layout: Any) -> tuple[Figure, list[Axes], list[str]]:
+    """A figure, a panel for each timeline, and the names of the most candidates in one."""
+    figure, grid = style.panels([f"{t.variant}, {t.task}" for t in timelines], *layout)
+    return figure, grid, max((t.candidates for t in timelines), key=len)
 
 
-def _timelines(places: Sequence[Holders], columns: int) -> Figure:
-    lanes = max(len(place.runs) * len(place.candidates) for place in places)
-    figure, grid = drawing.panels(_titles(places), columns, 0.8 + 0.11 * lanes)
-    for axes, place in zip(grid, places, strict=True):
-        _draw_lanes(axes, place)
-    drawing.count_steps(grid)
-    drawing.label_axes(grid, "environment steps", "best seed" if places[0].one_series else "seed")
-    if not places[0].one_series:
-        names = max((place.candidates for place in places), key=len)
-        labels = names.copy()
-        labels[0] += " (top lane)"
-        labels[-1] += " (bottom lane)"
-        drawing.legend_below(figure, [_mark(k, label) for k, label in enumerate(labels)])
+def _timelines(timelines: Sequence[Timeline], columns: int) -> Figure:
+    lanes = max(len(t.runs) * len(t.candidates) for t in timelines)
+    figure, grid, names = _panels(timelines, columns, 0.8 + 0.11 * lanes)
+    for axes, timeline in zip(grid, timelines, strict=True):
+        _draw_lanes(axes, timeline)
+    style.count_steps(grid)
+    if timelines[0].of_seeds:
+        style.label_axes(grid, "environment steps", "best seed")
+        return figure
+    style.label_axes(grid, "environment steps", "seed")
+    labels = names.copy()
+    labels[0] += " (top lane)"
+    labels[-1] += " (bottom lane)"
+    marks = [
+        Line2D([], [], linestyle="", markersize=4.5, label=label, **_mark(k))
+        for k, label in enumerate(labels)
+    ]
+    style.legend_below(figure, marks)
     return figure
 
 
-def _draw_lanes(axes: Axes, place: Holders) -> None:
-    size = len(place.candidates)
-    for row, (steps, holders) in enumerate(zip(place.steps, place.holders, strict=True)):
-        for k in range(size):
-            axes.plot(
-                steps[holders == k],
-                np.full((holders == k).sum(), _lane(row, k, size)),
-                drawing.marker(k),
-                color=drawing.colour(k),
-                markersize=3,
-                markeredgewidth=0,
-                label=f"{place.runs[row]} {place.candidates[k]}",
-            )
-    if place.one_series:
-        axes.set_yticks([_lane(0, k, size) for k in range(size)], place.candidates)
+def _draw_lanes(axes: Axes, timeline: Timeline) -> None:
+    size = len(timeline.candidates)
+    # Every run is one unit high, the first on top; its candidates share that.
+    lanes = (np.arange(size) + 0.5) / size - 0.5
+    for row, (run, chosen) in enumerate(timeline.runs.items()):
+        for k, candidate in enumerate(timeline.candidates):
+            steps = chosen.index[chosen == k]
+            heights = np.full(len(steps), row + lanes[k])
+            label = f"{run} {candidate}"
+            look: dict[str, Any] = {"linestyle": "", "markersize": 3, "markeredgewidth": 0}
+            axes.plot(steps, heights, label=label, **look, **_mark(k))
+    if timeline.of_seeds:
+        axes.set_yticks(lanes, timeline.candidates)
     else:
-        axes.set_yticks(range(len(place.runs)), place.runs)
-        for row in range(1, len(place.runs)):
+        axes.set_yticks(range(len(timeline.runs)), [*timeline.runs])
+        for row in range(1, len(timeline.runs)):
             axes.axhline(row - 0.5, color="#bbbbbb", linewidth=0.6)
-    axes.set_ylim(len(place.runs) - 0.5, -0.5)
+    axes.set_ylim(len(timeline.runs) - 0.5, -0.5)
     axes.margins(x=0.02)
 
 
-def _lane(row: int, candidate: int, size: int) -> float:
-    """Height of a candidate's lane; every run is one unit high, the first on top."""
-    return row - 0.5 + (candidate + 0.5) / size
+def _mark(index: int) -> dict[str, Any]:
+    return {"color": style.colour(index), "marker": style.marker(index)}
 
 
-def _mark(index: int, label: str) -> Line2D:
-    look: dict[str, Any] = {"color": drawing.colour(index), "marker": drawing.marker(index)}
-    return Line2D([], [], linestyle="", markersize=4.5, label=label, **look)
-
-
-def _bars(places: Sequence[Holders], columns: int) -> Figure:
-    figure, grid = drawing.panels(_titles(places), columns)
-    for axes, place in zip(grid, places, strict=True):
-        _draw_bars(axes, place)
-    if places[0].one_series:
-        drawing.label_axes(grid, "seed", "share of evaluations")
-        drawing.legend_below(figure, [Line2D([], [], label="an even share", **_EVEN)])
+def _shares(timelines: Sequence[Timeline], columns: int) -> Figure:
+    figure, grid, names = _panels(timelines, columns)
+    for axes, timeline in zip(grid, timelines, strict=True):
+        _draw_shares(axes, timeline)
+    if timelines[0].of_seeds:
+        style.label_axes(grid, "seed", "share of evaluations")
+        style.legend_below(figure, [Line2D([], [], label="an even share", **_DASHED)])
     else:
-        drawing.label_axes(grid, "seed", "share of phases")
-        names = max((place.candidates for place in places), key=len)
-        drawing.legend_below(figure, [_patch(k, name) for k, name in enumerate(names)])
+        style.label_axes(grid, "seed", "share of phases")
+        style.legend_below(figure, [_patch(k, name) for k, name in enumerate(names)])
     return figure
 
 
-def _draw_bars(axes: Axes, place: Holders) -> None:
-    size = len(place.candidates)
-    shares = np.array([proportions(holders, size) for holders in place.holders])
-    if place.one_series:
-        axes.bar(place.candidates, shares[0], 0.7, **_fill(0))
-        axes.axhline(1 / size, **_EVEN)
+def _draw_shares(axes: Axes, timeline: Timeline) -> None:
+    size = len(timeline.candidates)
+    heights = np.array([shares(chosen, size) for chosen in timeline.runs.values()])
+    if timeline.of_seeds:
+        axes.bar(timeline.candidates, heights[0], 0.7, **style.hatched(0))
+        axes.axhline(1 / size, **_DASHED)
     else:
-        bottoms = np.cumsum(shares, axis=1) - shares
+        bottoms = np.cumsum(heights, axis=1) - heights
         for k in range(size):
-            axes.bar(place.runs, shares[:, k], 0.7, bottoms[:, k], **_fill(k))
+            axes.bar([*timeline.runs], heights[:, k], 0.7, bottoms[:, k], **style.hatched(k))
         axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 
 def students_above_teacher(
-    study: Study, variants: Sequence[str], references: Sequence[str]
+    data: StudyData, variants: Sequence[str], references: Sequence[str]
 ) -> list[Figure]:
     """Share of students above their teacher after a phase, by third of training, over all seeds.
 
     Returns:
         Figures with a panel for each task; none if no run evaluated its members at its phases.
     """
-    counts = {
-        key: count for key, runs in study.phases.items() if (count := count_above(runs))[:, 1].any()
-    }
-    tasks = [task for task in study.tasks if any(task == of for _, of in counts)]
+    counts = {key: count_above(phases) for key, phases in data.phases.items()}
+    counts = {key: count for key, count in counts.items() if count[:, 1].any()}
+    if not counts:
+        return []
+    tasks = [task for task in data.tasks if any(task == of for _, of in counts)]
     known = [variant for variant in variants if any(variant == of for of, _ in counts)]
-    beside = [variant for variant in references if variant in known]
-    return [_students(counts, tasks, page) for page in pages(known, beside)] if counts else []
+    groups = style.groups_of_variants(known, [v for v in references if v in known])
+    return [_students(counts, tasks, group) for group in groups]
 
 
 def _students(
     counts: dict[tuple[str, str], np.ndarray], tasks: Sequence[str], variants: Sequence[str]
 ) -> Figure:
-    figure, grid = drawing.panels(tasks, drawing.columns_for(len(tasks)))
+    figure, grid = style.panels(tasks, style.columns_for(len(tasks)))
     width = 0.8 / len(variants)
+    dotted = _DASHED | {"linestyle": ":", "linewidth": 1.5}
     for axes, task in zip(grid, tasks, strict=True):
         for i, variant in enumerate(variants):
             above, students = counts.get((variant, task), np.zeros((3, 2))).T
             places = np.arange(3) + (i - (len(variants) - 1) / 2) * width
-            axes.bar(places, above / np.maximum(students, 1), width, **_fill(i + 1))
+            axes.bar(places, above / np.maximum(students, 1), width, **style.hatched(i + 1))
         axes.set_xticks(range(3), [third.removesuffix(" third") for third in THIRDS])
-        axes.hlines(PAPER_ABOVE, -0.5, 2.5, color="black", linestyle="--", linewidth=0.9)
-        axes.hlines(PAPER_ABOVE_LATE, 1.5, 2.5, color="black", linestyle=":", linewidth=1.5)
+        axes.hlines(PAPER_ABOVE, -0.5, 2.5, **_DASHED)
+        axes.hlines(PAPER_ABOVE_LATE, 1.5, 2.5, **dotted)
         axes.set_ylim(0, 1.02)
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    drawing.label_axes(grid, "third of training", "students above their teacher")
-    overall, late = f"paper, overall: {PAPER_ABOVE:.0%}", f"paper, late: {PAPER_ABOVE_LATE:.0%}"
-    paper = [
-        Line2D([], [], color="black", linestyle="--", label=overall),
-        Line2D([], [], color="black", linestyle=":", label=late),
+    style.label_axes(grid, "third of training", "students above their teacher")
+    handles = [
+        *(_patch(i + 1, variant) for i, variant in enumerate(variants)),
+        Line2D([], [], color="black", linestyle="--", label=f"paper, overall: {PAPER_ABOVE:.0%}"),
+        Line2D([], [], color="black", linestyle=":", label=f"paper, late: {PAPER_ABOVE_LATE:.0%}"),
     ]
-    patches = [_patch(i + 1, variant) for i, variant in enumerate(variants)]
-    drawing.legend_below(figure, [*patches, *paper])
+    style.legend_below(figure, handles)
     return figure
 
 
-def _fill(index: int) -> dict[str, Any]:
-    """A pale face under a black hatch, which shows in print as well."""
-    return {
-        "facecolor": drawing.tint(index),
-        "hatch": drawing.hatch(index),
-        "edgecolor": "black",
-        "linewidth": 0.6,
-    }
-
-
 def _patch(index: int, label: str) -> Patch:
-    return Patch(label=label, **_fill(index))
+    return Patch(label=label, **style.hatched(index))

@@ -3,38 +3,69 @@
 from __future__ import annotations
 
 import functools
+import logging
+import math
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
+from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.env.env_context import EnvContext
+from ray.rllib.env.env_runner import ENV_STEP_FAILURE, NUM_ENV_STEP_FAILURES_LIFETIME
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.rllib.utils.annotations import override
+from ray.rllib.utils.metrics import ENV_RESET_TIMER, ENV_STEP_TIMER
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
-from rllib_cikd.algorithm.members import assign_member, policy_ids
-from rllib_cikd.rllib.environment import SingleAgentAsMulti, create_env
-from rllib_cikd.rllib.evaluation import evaluation_seeds, play_episodes
+from rllib_cikd.algorithm.members import assign_member, member_of, policy_ids
+from rllib_cikd.common.errors import EnvironmentFault
+from rllib_cikd.rllib.environment import env_name, make_task
+from rllib_cikd.rllib.evaluation import evaluation_seeds
+from rllib_cikd.rllib.evaluation_callbacks import EvaluationEpisodes, wants_episodes
+from rllib_cikd.rllib.lockstep import play_episodes
+from rllib_cikd.rllib.sampling import Fragment
+from rllib_cikd.rllib.task import Task, is_accident
+from rllib_cikd.rllib.transitions import Chunk
+from rllib_cikd.rllib.vector_env import Call, CallLog, SingleAgentAsMulti, TaskVectorEnv
+
+logger = logging.getLogger(__name__)
 
 _GENERATORS = "generators"
+
+#: Environments that raise without a step in between are replaced so often, then the error is final.
+_MAX_FAILURES_IN_A_ROW = 10
 
 
 class CIKDEnvRunner(MultiAgentEnvRunner):
     """`MultiAgentEnvRunner` with the following differences.
 
-    - It makes the user's single-agent environment and dresses it itself.
+    - It makes the user's single-agent environment and dresses it itself, as a `Task`.
     - One member, drawn by `selection_probabilities`, acts through a whole episode.
     - `sample(random_actions=True)` draws uniform actions in [-1, 1] from a seeded generator
       and stores them as such (RLlib's are unseeded and in the environment's units).
     - Its draws come from generators of its own, which are part of its state.
-    - `evaluate_members` plays the members' deterministic evaluation episodes.
+    - `evaluate_members` plays the members' deterministic evaluation episodes. The environments
+      of an evaluation env runner are those of its evaluation episodes.
+    - Calls into environments (`env.call`, `foreach_env`, …) reach evaluation environments, too.
     """
+
+    env: Any
+    num_envs: int
+    metrics: MetricsLogger
 
     def __init__(self, config, **kwargs):
         self._members = policy_ids(config.ensemble_size)
         self.selection_probabilities = np.full(len(self._members), 1.0 / len(self._members))
-        self._evaluation_envs: list[list[gym.Env]] = []
+        #: Per member the environments of its evaluation episodes.
+        self._evaluation_envs: list[list[SingleAgentAsMulti]] = [[] for _ in self._members]
+        self.calls = CallLog()
+        self.num_calls_heard = 0  # of other env runners' calls
+        self._calls_made = 0  # of `calls`, in the evaluation environments
+        self._failures_in_a_row = 0
+        self.evaluation_metrics = MetricsLogger(
+            root=False, stats_cls_lookup=config.stats_cls_lookup
+        )
         super().__init__(config, **kwargs)
         self._seed_generators()
 
@@ -55,22 +86,102 @@ class CIKDEnvRunner(MultiAgentEnvRunner):
 
     @override(MultiAgentEnvRunner)
     def make_env(self) -> None:
-        # The base class builds from `config.env`; ours is a private, unfrozen copy.
-        user_env = self.config.env
-        config = self.config.copy(copy_frozen=False)
-        self.config.env = functools.partial(_create_dressed_env, config)
+        if self.env is not None:
+            self._close_quietly(self.env)
+        if self.config.in_evaluation:
+            self._evaluation_envs = [[] for _ in self._members]
+            self._grow_evaluation_envs(self._evaluation_width)
+            envs = [env for row in self._evaluation_envs for env in row]
+        else:
+            envs = [self._dressed(i) for i in range(self.config.num_envs_per_env_runner)]
+        self.env = TaskVectorEnv(envs, self.calls)
+        self.num_envs = self.env.num_envs
+        self._needs_initial_reset = True
+        make_callback(
+            "on_environment_created",
+            callbacks_objects=self._callbacks,
+            callbacks_functions=self.config.callbacks_on_environment_created,
+            kwargs={
+                "env_runner": self,
+                "metrics_logger": self.metrics,
+                "env": self.env,
+                "env_context": EnvContext(
+                    self.config.env_config or {},
+                    worker_index=self.worker_index or 0,
+                    num_workers=self.config.num_env_runners,
+                ),
+            },
+        )
+
+    def _make_task(self, index: int) -> Task:
+        return make_task(self.config, self.worker_index or 0, vector_index=index)
+
+    def _dressed(self, index: int) -> SingleAgentAsMulti:
+        """A new environment, in which all calls are made that others had before."""
+        env = SingleAgentAsMulti(self._make_task(index), self.calls if index == 0 else None)
+        self.calls.repeat([env])
+        return env
+
+    def _close_quietly(self, env: Any) -> None:
         try:
-            gym.registry.pop("rllib-multi-agent-env-v0", None)  # else a warning per runner
-            super().make_env()
-        finally:
-            self.config.env = user_env
+            env.close()
+        except Exception as error:  # of an environment that may be broken
+            logger.warning("env=%r could not be closed: %s", env_name(self.config), error)
+
+    def foreach_env(self, func: Call) -> list[Any]:
+        """Calls a function with every environment; `EnvRunnerGroup.foreach_env` asks for it.
+
+        Attributes and methods of the user's environment are there, whatever wraps it.
+        """
+        return [] if self.env is None else self.env.foreach(func)
+
+    def hear_calls(self, calls: Sequence[Call], count: int) -> None:
+        """Remembers calls that were made into the environments of another env runner."""
+        for call in calls:
+            self.calls.add("heard", call)
+        self.num_calls_heard = count
 
     @override(MultiAgentEnvRunner)
     def _try_env_reset(self, *, seed=None, options=None):
         # A seed comes with the first reset only. RLlib would make it seed + worker + i for
         # sub-environment i, so that neighbouring runners start from the same states.
         seeds = None if self.config.seed is None or seed is None else self._env_seeds
-        return super()._try_env_reset(seed=seeds, options=options)
+        while True:
+            try:
+                with self.metrics.log_time(ENV_RESET_TIMER):
+                    return self.env.reset(seed=seeds, options=options)
+            except Exception as error:
+                self._make_env_anew(error, "reset()")
+
+    @override(MultiAgentEnvRunner)
+    def _try_env_step(self, actions):
+        try:
+            with self.metrics.log_time(ENV_STEP_TIMER):
+                results = self.env.step(actions)
+        except Exception as error:
+            self.metrics.log_value(NUM_ENV_STEP_FAILURES_LIFETIME, 1, reduce="lifetime_sum")
+            self._make_env_anew(error, "step()")
+            return ENV_STEP_FAILURE
+        self._failures_in_a_row = 0
+        self._log_env_steps(metric=self._metrics_num_try_env_step, num_steps=1)
+        return results
+
+    def _make_env_anew(self, error: Exception, source: str) -> None:
+        """If RLlib's `restart_failed_sub_environments` is set; else, or in the end, raises."""
+        self._failures_in_a_row += 1
+        again = self._failures_in_a_row <= _MAX_FAILURES_IN_A_ROW
+        if self.config.restart_failed_sub_environments and is_accident(error) and again:
+            logger.warning(
+                "%s of env=%r failed, another one takes its place: %s: %s",
+                *(source, env_name(self.config), type(error).__name__, error),
+            )
+            self.make_env()
+        elif isinstance(error, EnvironmentFault):
+            raise error
+        else:
+            raise RuntimeError(
+                f"{source} of env={env_name(self.config)!r} raised {type(error).__name__}: {error}"
+            ) from error
 
     @override(MultiAgentEnvRunner)
     def _new_episode(self, env_index, episodes=None):
@@ -83,10 +194,33 @@ class CIKDEnvRunner(MultiAgentEnvRunner):
     def sample(self, *, random_actions: bool = False, **kwargs):
         for member in self._members:
             self.module[member].act_randomly = random_actions
-        return super().sample(**kwargs)
+        self.calls.sampling = True
+        try:
+            return super().sample(**kwargs)
+        finally:
+            self.calls.sampling = False
+
+    def sample_fragment(self, random_actions: bool = False) -> Fragment:
+        """Samples as the config says; returns what the driver needs, and as little as it needs.
+
+        A fault of the environment is returned: raised in a remote env runner, it would make RLlib
+        restart it, again and again.
+        """
+        before = self.env.steps
+        try:
+            episodes = self.sample(random_actions=random_actions)
+        except EnvironmentFault as fault:
+            acting = member_of(self._ongoing_episodes[self.env.current])
+            return Fragment([], {}, fault, self.env.steps - before, acting)
+        chunks = [Chunk.of(episode) for episode in episodes]
+        return Fragment([chunk for chunk in chunks if chunk is not None], self.get_metrics())
 
     def evaluate_members(
-        self, num_episodes: int, seed: int | Sequence[int] | None, share: tuple[int, int] = (0, 1)
+        self,
+        num_episodes: int,
+        seed: int | Sequence[int] | None,
+        share: tuple[int, int] = (0, 1),
+        callbacks: bool = False,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Plays evaluation episodes of every member with its deterministic action.
 
@@ -96,32 +230,85 @@ class CIKDEnvRunner(MultiAgentEnvRunner):
             num_episodes: E, episodes of each member.
             seed: Entropy of the episodes' seeds; every member plays the same ones.
             share: (i, n): of the E episodes, play only the i-th of n shares.
+            callbacks: Whether the user's episode callbacks are called. They log into
+                `evaluation_metrics`, and find `config.in_evaluation` set.
 
         Returns:
             Returns and lengths, each `[K, episodes in this share]`.
+
+        Raises:
+            EnvironmentFault: If what an environment returns cannot be used, or an episode does
+                not end within `max_evaluation_steps`.
         """
         first, step = share
         seeds = evaluation_seeds(seed, num_episodes)[first::step]
         if not seeds:
             return np.zeros((len(self._members), 0)), np.zeros((len(self._members), 0), np.int64)
-        if len(self._evaluation_envs) == 0 or len(self._evaluation_envs[0]) < len(seeds):
-            self._close_evaluation_envs()
-            self._evaluation_envs = [
-                [create_env(self.config, self.worker_index or 0) for _ in seeds]
-                for _ in self._members
+        self._make_calls()
+        self._grow_evaluation_envs(min(len(seeds), self._evaluation_width))
+        width = len(self._evaluation_envs[0])
+        observer = None
+        if callbacks and wants_episodes(self):
+            env = TaskVectorEnv([env for row in self._evaluation_envs for env in row])
+            if self.config.in_evaluation:
+                env = self.env
+            observer = EvaluationEpisodes(self, env, width, self.evaluation_metrics)
+        in_evaluation, metrics = self.config.in_evaluation, self.metrics
+        self.config.in_evaluation, self.metrics = True, self.evaluation_metrics
+        try:
+            played = [
+                play_episodes(
+                    [functools.partial(_deterministic, self.module[m]) for m in self._members],
+                    [[env.task for env in row[: len(wave)]] for row in self._evaluation_envs],
+                    wave,
+                    self.config.max_evaluation_steps,
+                    observer,
+                    self._replace if self.config.restart_failed_sub_environments else None,
+                )
+                for wave in (seeds[i : i + width] for i in range(0, len(seeds), width))
             ]
-        envs = [row[: len(seeds)] for row in self._evaluation_envs]
-        act = [functools.partial(_deterministic, self.module[m]) for m in self._members]
-        return play_episodes(act, envs, seeds)
+            if observer is not None:
+                observer.end()
+        finally:
+            self.config.in_evaluation, self.metrics = in_evaluation, metrics
+        returns, lengths = zip(*played, strict=True)
+        return np.concatenate(returns, axis=1), np.concatenate(lengths, axis=1)
 
-    def _close_evaluation_envs(self) -> None:
-        for env in [env for row in self._evaluation_envs for env in row]:
-            env.close()
-        self._evaluation_envs = []
+    @property
+    def _evaluation_width(self) -> int:
+        """Evaluation environments of each member: as many as this runner's share has episodes."""
+        runners = self.config.evaluation_num_env_runners
+        return math.ceil(self.config.evaluation_duration / max(1, runners))
+
+    def _grow_evaluation_envs(self, width: int) -> None:
+        for k, row in enumerate(self._evaluation_envs):
+            for e in range(len(row), width):
+                row.append(self._dressed(k * width + e))
+
+    def _make_calls(self) -> None:
+        """Makes the calls in evaluation environments that training environments had since."""
+        if self.env is None or not self.config.in_evaluation:  # else they are `env`'s own
+            envs = [env for row in self._evaluation_envs for env in row]
+            self._calls_made = self.calls.repeat(envs, self._calls_made)
+
+    def _replace(self, k: int, e: int, error: Exception) -> Task:
+        """Another environment in the place of one that raised during evaluation."""
+        logger.warning(
+            "env=%r failed during evaluation, another one takes its place: %s: %s",
+            *(env_name(self.config), type(error).__name__, error),
+        )
+        env = self._evaluation_envs[k][e]
+        self._close_quietly(env)
+        env.task = self._make_task(k * len(self._evaluation_envs[k]) + e)
+        self.calls.repeat([env])
+        return env.task
 
     @override(MultiAgentEnvRunner)
     def stop(self) -> None:
-        self._close_evaluation_envs()
+        if self.env is None or not self.config.in_evaluation:  # else they are `env`'s own
+            for env in [env for row in self._evaluation_envs for env in row]:
+                env.close()
+            self._evaluation_envs = [[] for _ in self._members]
         super().stop()
 
     @override(MultiAgentEnvRunner)
@@ -156,10 +343,6 @@ class CIKDEnvRunner(MultiAgentEnvRunner):
             self._exploration_rng.set_state(torch.from_numpy(generators["exploration"].copy()))
 
 
-def _create_dressed_env(config, env_context: EnvContext) -> SingleAgentAsMulti:
-    return SingleAgentAsMulti(create_env(config, env_context.worker_index))
-
-
 def _deterministic(module, observations: np.ndarray) -> np.ndarray:
     with torch.no_grad():
-        return module.deterministic_actions(torch.as_tensor(observations).float()).numpy()
+        return module.deterministic_actions(torch.from_numpy(observations)).numpy()

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-import gymnasium as gym
 import numpy as np
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from rllib_cikd.algorithm.history import by_member
-from rllib_cikd.algorithm.members import policy_id
 from rllib_cikd.common import result_keys as keys
-from rllib_cikd.rllib.environment import unsquash_actions
+from rllib_cikd.common.errors import EnvironmentFault
 
 
 def evaluation_seeds(seed: int | Sequence[int] | None, num_episodes: int) -> list[int]:
@@ -24,54 +23,21 @@ def evaluation_seeds(seed: int | Sequence[int] | None, num_episodes: int) -> lis
     return [int(s) for s in np.random.SeedSequence(seed).generate_state(num_episodes)]
 
 
-def play_episodes(
-    act: Sequence[Callable[[np.ndarray], np.ndarray]],
-    envs: Sequence[Sequence[gym.Env]],
-    seeds: Sequence[int],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Plays one episode in every environment, all of them in lockstep.
+class Played(NamedTuple):
+    """Evaluation episodes of all members."""
 
-    Args:
-        act: Per member a function from observations `[n, D]` to actions in [-1, 1], `[n, A]`.
-        envs: Per member its E environments.
-        seeds: E seeds; episode e of every member starts from `reset(seed=seeds[e])`.
-
-    Returns:
-        Undiscounted returns and lengths, each `[K, E]`.
-
-    Raises:
-        ValueError: If an observation or reward is not finite.
-    """
-    returns = np.zeros((len(envs), len(seeds)))
-    lengths = np.zeros((len(envs), len(seeds)), dtype=np.int64)
-    observations = [
-        np.stack([env.reset(seed=seed)[0] for env, seed in zip(row, seeds, strict=True)])
-        for row in envs
-    ]
-    rewards = np.zeros(len(seeds))
-    running = [list(range(len(seeds))) for _ in envs]
-    action_space: Any = envs[0][0].action_space
-    while any(running):
-        for k, episodes in enumerate(running):
-            if not episodes:
-                continue
-            actions = unsquash_actions(act[k](observations[k][episodes]), action_space)
-            still_running = []
-            for e, action in zip(episodes, actions, strict=True):
-                observation, rewards[e], terminated, truncated, _ = envs[k][e].step(action)
-                observations[k][e] = observation
-                if not (terminated or truncated):
-                    still_running.append(e)
-            lengths[k, episodes] += 1
-            returns[k, episodes] += rewards[episodes]
-            _check_finite(k, lengths[k], episodes, reward=rewards, observation=observations[k])
-            running[k] = still_running
-    return returns, lengths
+    returns: np.ndarray  #: undiscounted, `[K, E]`
+    lengths: np.ndarray  #: `[K, E]`
+    metrics: list[dict[str, Any]]  #: what users' callbacks logged, of each env runner
 
 
 def play_on_runners(
-    group: EnvRunnerGroup, remote: Sequence[int], num_episodes: int, seeds: Sequence[int] | None
-) -> tuple[np.ndarray, np.ndarray]:
+    group: EnvRunnerGroup,
+    remote: Sequence[int],
+    num_episodes: int,
+    seeds: Sequence[int] | None,
+    callbacks: bool = False,
+) -> Played:
     """Plays evaluation episodes on env runners, each of which takes a share.
 
     Args:
@@ -79,53 +45,73 @@ def play_on_runners(
         remote: Its remote env runners that take part.
         num_episodes: E, episodes of each member.
         seeds: Entropy of the episodes' seeds; None: drawn anew.
+        callbacks: Whether the users' episode callbacks are called.
 
-    Returns:
-        Undiscounted returns and lengths, each `[K, E]`.
+    Raises:
+        EnvironmentFault: If what an environment returns cannot be used, or an episode does not end.
     """
     if seeds is None:  # all runners must play shares of the same episodes
         seeds = [int(np.random.SeedSequence().generate_state(1)[0])]
-    local = group.local_env_runner
     remote = list(remote)[:num_episodes]
-    if not remote:
-        return local.evaluate_members(num_episodes, seeds)
-    n = len(remote)
-    answers = group.foreach_env_runner(
-        [_share(num_episodes, seeds, (i, n)) for i in range(n)],
-        remote_worker_ids=remote,
-        local_env_runner=False,
-    )
-    shares = dict(answers)
-    for i in range(n):
-        if i not in shares:  # its env runner failed: RLlib restarts it, we play its share
-            shares[i] = local.evaluate_members(num_episodes, seeds, (i, n))
+    n = max(1, len(remote))
+    plays = [_Share(num_episodes, seeds, (i, n), callbacks) for i in range(n)]
+    answers = []
+    if remote:
+        answers = group.foreach_env_runner(plays, remote_worker_ids=remote, local_env_runner=False)
+        for answer in answers:
+            if isinstance(answer, EnvironmentFault):
+                raise answer
+    shares = {answer[0]: answer[1:] for answer in answers}
+    left = [i for i in range(n) if i not in shares]
+    if left:  # there is no remote env runner, or it failed: RLlib restarts it, we play its share
+        _tell_calls(group)
+    for i in left:
+        answer = plays[i](group.local_env_runner)
+        if isinstance(answer, EnvironmentFault):
+            raise answer
+        shares[i] = answer[1:]
     returns = np.zeros((len(shares[0][0]), num_episodes))
     lengths = np.zeros_like(returns, dtype=np.int64)
-    for i, (share_returns, share_lengths) in shares.items():
+    for i, (share_returns, share_lengths, _) in shares.items():
         returns[:, i::n], lengths[:, i::n] = share_returns, share_lengths
-    return returns, lengths
+    return Played(returns, lengths, [metrics for *_, metrics in shares.values() if metrics])
 
 
-def _share(
-    num_episodes: int, seeds: Sequence[int], share: tuple[int, int]
-) -> Callable[[Any], tuple[int, tuple[np.ndarray, np.ndarray]]]:
-    """Which share was played, and its returns and lengths."""
-    return lambda runner: (share[0], runner.evaluate_members(num_episodes, seeds, share))
+@dataclass(frozen=True)
+class _Share:
+    """Plays a share; answers with its number, returns, lengths and metrics, or with the fault.
+
+    A fault that a remote env runner raised would make RLlib restart it, again and again.
+    """
+
+    num_episodes: int
+    seeds: Sequence[int]
+    share: tuple[int, int]
+    callbacks: bool
+
+    def __call__(self, runner: Any) -> Any:
+        try:
+            played = runner.evaluate_members(
+                self.num_episodes, self.seeds, self.share, callbacks=self.callbacks
+            )
+        except EnvironmentFault as fault:
+            return fault
+        return (self.share[0], *played, runner.evaluation_metrics.reduce())
 
 
-def _check_finite(
-    member: int, lengths: np.ndarray, episodes: list[int], **quantities: np.ndarray
-) -> None:
-    """Looks at the rows of these episodes, after a step of each of them."""
-    for quantity, values in quantities.items():
-        if np.isfinite(values[episodes]).all():
-            continue
-        e = next(e for e in episodes if not np.isfinite(values[e]).all())
-        raise ValueError(
-            f"The environment returned a non-finite {quantity} ({values[e]}) at step {lengths[e]} "
-            f"of an evaluation episode of {policy_id(member)}: check the environment for a "
-            "diverging simulation."
-        )
+def _tell_calls(group: EnvRunnerGroup) -> None:
+    """Tells the local env runner of calls into the environments of the remote ones.
+
+    It has none of its own that they could have been made into.
+    """
+    others, local = group.healthy_worker_ids()[:1], group.local_env_runner
+    if not others or local.env is not None:
+        return
+    known = local.num_calls_heard
+    for calls, count in group.foreach_env_runner(
+        lambda runner: runner.calls.since(known), remote_worker_ids=others, local_env_runner=False
+    ):
+        local.hear_calls(calls, count)
 
 
 def summarize(
@@ -177,13 +163,20 @@ def assessment(
     Args:
         teacher: Who taught.
         returns_before, returns_after: Mean evaluation return of every member, `[K]`.
+
+    Returns:
+        Among others `teacher_was_best` (1 or 0) and `election_regret`, the return that the
+        election gave away: the best member's before the phase less the teacher's.
     """
     students = [value for k, value in enumerate(returns_after) if k != teacher]
     above = [value > returns_after[teacher] for value in students]
+    regret = max(returns_before) - returns_before[teacher]
     return {
         "return_before": dict(enumerate(returns_before)),
         "return_after": dict(enumerate(returns_after)),
         keys.STUDENTS_ABOVE_TEACHER: float(np.mean(above)) if above else math.nan,
+        keys.TEACHER_WAS_BEST: float(regret == 0.0),
+        keys.ELECTION_REGRET: float(regret),
     }
 
 

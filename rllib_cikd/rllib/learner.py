@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, TypeVar
@@ -27,9 +28,12 @@ from rllib_cikd.algorithm.knowledge_sharing import (
 from rllib_cikd.algorithm.members import policy_id, policy_ids
 from rllib_cikd.algorithm.replay_buffer import Batch, ReplayBuffer
 from rllib_cikd.algorithm.sac_update import SACSettings, SACUpdate
+from rllib_cikd.engine import native
 from rllib_cikd.engine.recorded_step import RecordedStep
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 _REPLAY_BUFFER, _GENERATOR = "replay_buffer", "generator"
 
@@ -47,6 +51,9 @@ class CIKDTorchLearner(TorchLearner):
     @override(TorchLearner)
     def build(self) -> None:
         super().build()
+        if self._device.type == "cpu":  # said once for each learner; a warning where it is slow
+            level = logging.INFO if native.computes(torch.zeros(1)) else logging.WARNING
+            logger.log(level, native.describe())
         # With a seed RLlib switches a CPU build to deterministic algorithms. Filling every
         # uninitialised tensor with NaN, which comes with it, has no part in determinism here.
         setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010

@@ -2,58 +2,84 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
-from collections import Counter
 from pathlib import Path
 
 from ray import tune
 from ray.train.constants import DEFAULT_STORAGE_PATH
 
-from rllib_cikd.common.errors import FAILED, INTERRUPTED, OK, CommandError
-from rllib_cikd.experiments.outcome import error_text, state
+from rllib_cikd.common.errors import OK, CommandError
+from rllib_cikd.engine import native
+from rllib_cikd.experiments.outcome import error_text, exit_code, state
 from rllib_cikd.experiments.ray_start import check_fits, start_ray
 from rllib_cikd.study.plan import Study, load_study
 from rllib_cikd.study.run import baseline_of, collect_raw, run_study
 
 
-def run(args: argparse.Namespace) -> int:
-    """Runs what is left of the study `args.file`; returns the exit code."""
-    study = load_study(args.file)
-    folder = _folder(args, study)
-    if start_ray(args.ray_address):
-        for cell in study.cells:
-            check_fits(study.experiment.algorithm, cell.config, f"study {study.name!r}")
-    print(_plan(study), f"results: {folder}", sep="\n", flush=True)
-    results = run_study(study, folder)
-    collect_raw(folder)
-    return _report_outcome(results, folder, args)
+def run(
+    file: str,
+    *,
+    storage_path: str | None = None,
+    experiment_name: str | None = None,
+    ray_address: str | None = None,
+    verbose: bool = False,
+) -> int:
+    """Runs what is left of a study.
 
+    Args:
+        file: The study's.
+        storage_path: Folder of results; None for `~/ray_results`.
+        experiment_name: Name of the study's folder in there; None for the file's name.
+        ray_address: Of the Ray cluster to use (see `start_ray`).
+        verbose: Whether errors are shown with their whole traceback.
 
-def report(args: argparse.Namespace) -> int:
-    """Writes the report of the study in `args.folder`."""
-    folder = Path(args.folder).expanduser().resolve()
-    if not folder.is_dir():
-        raise CommandError(f"{args.folder}: no such folder.")
-    from rllib_cikd.report.page import write_report
+    Returns:
+        The exit code.
 
-    collect_raw(folder)
-    path = write_report(
-        folder, Path(args.out) if args.out else None, baseline=args.baseline or baseline_of(folder)
-    )
-    print(f"report: {path}")
-    return OK
-
-
-def _folder(args: argparse.Namespace, study: Study) -> Path:
-    storage = args.storage_path or DEFAULT_STORAGE_PATH
+    Raises:
+        CommandError: If something of this cannot be done.
+    """
+    study = load_study(file)
+    storage = storage_path or DEFAULT_STORAGE_PATH
     if "://" in storage:
         raise CommandError(
             f"--storage-path {storage}: a study's results must be in a folder, on a cluster in one "
             "that all its machines share."
         )
-    return Path(storage).expanduser().resolve() / (args.experiment_name or study.name)
+    folder = Path(storage).expanduser().resolve() / (experiment_name or study.name)
+    if start_ray(ray_address):
+        for cell in study.cells:
+            check_fits(study.experiment.algorithm, cell.config, f"study {study.name!r}")
+    print(_plan(study), f"results: {folder}", native.describe(), sep="\n", flush=True)
+    results = run_study(study, folder)
+    collect_raw(folder)
+    return _report_outcome(results, folder, verbose)
+
+
+def report(folder: str, *, out: str | None = None, baseline: str | None = None) -> int:
+    """Writes tables and figures from a study's raw figures.
+
+    Args:
+        folder: The study's, or any other with raw figures below it.
+        out: Where to write; None for `report` in that folder.
+        baseline: The variant that others are measured against; None for the study's own.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        CommandError: If there are no such figures.
+    """
+    path = Path(folder).expanduser().resolve()
+    if not path.is_dir():
+        raise CommandError(f"{folder}: no such folder.")
+    from rllib_cikd.report.page import write_report  # needs matplotlib
+
+    collect_raw(path)
+    page = write_report(path, Path(out) if out else None, baseline=baseline or baseline_of(path))
+    print(f"report: {page}")
+    return OK
 
 
 def _plan(study: Study) -> str:
@@ -70,17 +96,13 @@ def _plan(study: Study) -> str:
     return f"{study.name}: {len(study.cells)} runs ({grid}), {steps:,} environment steps in all"
 
 
-def _report_outcome(results: list[tune.Result], folder: Path, args: argparse.Namespace) -> int:
+def _report_outcome(results: list[tune.Result], folder: Path, verbose: bool) -> int:
     for result in results:
         if result.error:
             name = Path(result.path).name
-            print(f"{name} failed: {error_text(result, args.verbose)}", file=sys.stderr)
-    states = Counter(state(result) for result in results)
+            print(f"{name} failed: {error_text(result, verbose)}", file=sys.stderr)
+    ended = sum(state(result) == "done" for result in results)
     command = shlex.join(["rllib", "study", "report", str(folder)])
-    print(f"\n{states['done']} of {len(results)} runs ended; raw figures: {folder / 'raw'}")
+    print(f"\n{ended} of {len(results)} runs ended; raw figures: {folder / 'raw'}")
     print(f"table and figures: {command}", flush=True)
-    if set(states) == {"done"}:
-        return OK
-    counts = ", ".join(f"{states[s]} {s}" for s in ("failed", "unfinished") if states[s])
-    print(f"{counts}; run the same command again to go on", file=sys.stderr)
-    return INTERRUPTED if states["unfinished"] else FAILED
+    return exit_code(results, "run the same command again to go on")

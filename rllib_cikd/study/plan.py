@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rllib_cikd.common.errors import CommandError, did_you_mean
-from rllib_cikd.experiments.experiment_file import Experiment, load_experiments
+from rllib_cikd.experiments.experiment import Experiment, load_experiments
 from rllib_cikd.experiments.variants import load_variant
 from rllib_cikd.experiments.yaml_file import read_yaml
 
@@ -107,7 +107,7 @@ def load_study(path: str | Path) -> Study:
                 experiments.append(experiment)
                 cells += [
                     Cell(file.stem, variant, found["seed"], horizons[file.stem], found)
-                    for found in experiment.variants
+                    for found in experiment.trial_configs
                 ]
     _check_experiments(path, experiments, cells)
     cells.sort(key=lambda cell: seeds.index(cell.seed))

@@ -3,7 +3,7 @@
 A study's folder holds
 
 - `cells.json`: the training runs begun so far, with their settings and the defaults of that time;
-- `study.json`: its name and baseline, for the report;
+- `study.json`: its baseline, for the report;
 - `session-1`, `session-2`, ...: a Tune experiment each. The first has the runs of the study's first
   start; others have those that were added to the study's file since;
 - `raw`: the figures of each run, `NAME.evaluations.csv` and `NAME.phases.csv`.
@@ -12,24 +12,23 @@ A study's folder holds
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.tune.experiment import Trial
 
 from rllib_cikd.common.errors import CommandError
+from rllib_cikd.common.files import write_whole
+from rllib_cikd.common.result_keys import STEPS
 from rllib_cikd.experiments.outcome import state
-from rllib_cikd.experiments.progress import STEPS
-from rllib_cikd.experiments.tune_record import RecordKeeper, restorable
+from rllib_cikd.experiments.tune_record import RecordKeeper, mend_run, restore_tuner
 from rllib_cikd.study.plan import Cell, Study
-from rllib_cikd.study.progress import StudyProgress
 from rllib_cikd.study.raw_figures import write_raw
+from rllib_cikd.study.study_progress import StudyProgress
 
 #: In a trial's config: the name of its cell. Algorithms do not look at keys with underscores.
 CELL_KEY = "__cell__"
@@ -79,13 +78,12 @@ def run_study(study: Study, folder: Path) -> list[tune.Result]:
     # Of a session that was killed before Tune had written a record, nothing is left to go on with.
     begun = {
         name: entry
-        for name, entry in _begun(folder).items()
+        for name, entry in _read_json(folder / _CELLS_FILE).items()
         if entry["session"] in [session.name for session in sessions]
     }
     settings = _settings(study)
     _check_unchanged(settings, begun, folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / _STUDY_FILE, {"name": study.name, "baseline": study.baseline})
+    write_whole(folder / _STUDY_FILE, json.dumps({"baseline": study.baseline}) + "\n")
     results: list[tune.Result] = []
     for session in sessions:
         names = {name for name, entry in begun.items() if entry["session"] == session.name}
@@ -96,7 +94,7 @@ def run_study(study: Study, folder: Path) -> list[tune.Result]:
     if new:
         session = folder / f"session-{1 + max(map(_session_number, sessions), default=0)}"
         entries = {cell.name: {**settings[cell.name], "session": session.name} for cell in new}
-        _write_json(folder / _CELLS_FILE, begun | entries)
+        write_whole(folder / _CELLS_FILE, json.dumps(begun | entries, indent=1) + "\n")
         results += _start(study, new, session)
     return results
 
@@ -105,7 +103,7 @@ def _sessions(folder: Path) -> list[Path]:
     """Those that can be resumed, the first one first; others are removed."""
     sessions = []
     for session in sorted(folder.glob("session-*"), key=_session_number):
-        if restorable(str(session), _CHECKPOINTS["num_to_keep"]):
+        if mend_run(str(session), _CHECKPOINTS["num_to_keep"]):
             sessions.append(session)
         else:
             shutil.rmtree(session)
@@ -118,21 +116,18 @@ def collect_raw(folder: Path) -> None:
     Those that are newer than the results which Tune has copied here stay: a command that is killed
     as a run ends has written its figures already, but not yet all of its results.
     """
-    for name, entry in _begun(folder).items():
+    for name, entry in _read_json(folder / _CELLS_FILE).items():
         trial, raw = folder / entry["session"] / name, folder / "raw"
         results, written = trial / "result.json", raw / f"{name}.phases.csv"
-        if results.is_file() and not _newer(written, results):
+        if not results.is_file():
+            continue
+        if not written.is_file() or written.stat().st_mtime <= results.stat().st_mtime:
             write_raw(trial, entry["variant"], entry["steps"], raw, name)
-
-
-def _newer(path: Path, other: Path) -> bool:
-    return path.is_file() and path.stat().st_mtime > other.stat().st_mtime
 
 
 def baseline_of(folder: Path) -> str | None:
     """The baseline that the study in this folder names; None if there is no study."""
-    file = folder / _STUDY_FILE
-    return json.loads(file.read_text())["baseline"] if file.is_file() else None
+    return _read_json(folder / _STUDY_FILE).get("baseline")
 
 
 def _start(study: Study, cells: Sequence[Cell], session: Path) -> list[tune.Result]:
@@ -159,17 +154,13 @@ def _start(study: Study, cells: Sequence[Cell], session: Path) -> list[tune.Resu
 
 def _resume(study: Study, session: Path, names: set[str]) -> list[tune.Result]:
     """Goes on with those of a session's runs that have not ended, if there are any."""
-    trainable: type[Algorithm] = study.experiment.algorithm
-    tuner = tune.Tuner.restore(
-        str(session), trainable=trainable, resume_unfinished=True, resume_errored=True
-    )
+    tuner = restore_tuner(str(session), study.experiment.algorithm)
     trials = tune.ExperimentAnalysis(str(session)).trials
     ended = {str(trial) for trial in trials if trial.status == Trial.TERMINATED}
     return list(tuner.get_results() if names <= ended else tuner.fit())
 
 
-def _begun(folder: Path) -> dict[str, dict[str, Any]]:
-    file = folder / _CELLS_FILE
+def _read_json(file: Path) -> dict[str, Any]:
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
@@ -189,12 +180,8 @@ def _settings(study: Study) -> dict[str, dict[str, Any]]:
 def _check_unchanged(
     settings: Mapping[str, dict[str, Any]], begun: Mapping[str, dict[str, Any]], folder: Path
 ) -> None:
-    for name, now in settings.items():
-        before = begun.get(name)
-        if before is None:
-            continue
-        old = {**before["config"], "steps": before["steps"]}
-        new = {**now["config"], "steps": now["steps"]}
+    for name in [name for name in settings if name in begun]:
+        old, new = ({**of[name]["config"], "steps": of[name]["steps"]} for of in (begun, settings))
         for key in sorted(set(old) | set(new)):
             if old.get(key) != new.get(key):
                 raise CommandError(
@@ -207,9 +194,3 @@ def _check_unchanged(
 
 def _session_number(session: Path) -> int:
     return int(session.name.rpartition("-")[2])
-
-
-def _write_json(path: Path, content: Any) -> None:
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(unfinished, path)

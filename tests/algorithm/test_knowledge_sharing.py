@@ -10,9 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
-from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from helpers import ONLINE, assert_changed_only, parameters_of
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
 
@@ -27,13 +25,10 @@ from rllib_cikd.algorithm.knowledge_sharing import (
 )
 from rllib_cikd.algorithm.replay_buffer import Batch, ReplayBuffer
 from rllib_cikd.algorithm.sac_update import SACSettings, SACUpdate
-from rllib_cikd.rllib.learner import CIKDTorchLearner
 from rllib_cikd.rllib.sac_module import SACModule
 
 K, B, A, D = 3, 32, 1, 3
 TEACHER, STUDENTS = 1, (0, 2)
-ONLINE = {"policy": ("policy.",), "critic": ("qf1.", "qf2.")}
-ONLINE["policy_and_critic"] = ONLINE["policy"] + ONLINE["critic"]
 NUM_TRAINING, NUM_HELD_OUT = 3000, 1000
 
 Weights = dict[str, Tensor]
@@ -84,7 +79,7 @@ def trained(buffer) -> list[Weights]:
         rows = torch.randint(NUM_TRAINING, (K, 64), generator=generator)
         noise = torch.randn(K, 2, 64, A, generator=generator)
         update.step(buffer.gather(rows, 0.99), noise)
-    return [_weights(m) for m in modules]
+    return [parameters_of(m) for m in modules]
 
 
 @pytest.fixture
@@ -103,22 +98,12 @@ def _ensemble(
     return modules, group_members(modules, list(settings))
 
 
-def _weights(module: SACModule) -> Weights:
-    return {name: p.detach().clone() for name, p in module.state_dict().items()}
-
-
 def _minibatches(
     buffer: ReplayBuffer, num_updates: int, batch_size: int = B, dtype=torch.float32
 ) -> Iterator[Batch]:
     generator = torch.Generator().manual_seed(7)
     for rows in torch.randint(NUM_TRAINING, (num_updates, batch_size), generator=generator):
         yield Batch(*(x.to(dtype) for x in buffer.gather(rows, 0.99)))
-
-
-def _assert_changed_only(before: Weights, module: SACModule, changed: tuple[str, ...]) -> None:
-    """Weights whose names start so all differ from before; the others have the same bits."""
-    for name, weight in _weights(module).items():
-        assert torch.equal(weight, before[name]) != name.startswith(changed or "-"), name
 
 
 # ---------------------------------------------------------------- distillation
@@ -157,7 +142,7 @@ def test_a_phase_touches_only_the_students_online_networks(default_phase, traine
     modules, _, _ = default_phase
     for k, module in enumerate(modules):
         changed = () if k == TEACHER else ONLINE["policy_and_critic"]
-        _assert_changed_only(trained[k], module, changed)
+        assert_changed_only(trained[k], module, changed)
 
 
 @pytest.mark.parametrize("targets", ["policy", "critic"])
@@ -169,7 +154,7 @@ def test_targets_choose_what_is_distilled(targets, looped, trained, buffer, held
     distill(stacks, teacher, lambda: _minibatches(buffer, 60), 1e-3, targets)
     after = distance_to_teacher(stacks, teacher, held_out)
     for k, module in enumerate(modules):
-        _assert_changed_only(trained[k], module, () if k == TEACHER else ONLINE[targets])
+        assert_changed_only(trained[k], module, () if k == TEACHER else ONLINE[targets])
     for student in STUDENTS:
         kl, critic = (after[student][i] / before[student][i] for i in range(2))
         assert kl < 0.7 if targets == "policy" else kl == 1.0
@@ -218,7 +203,7 @@ def test_distillation_equals_a_plain_loop_for_each_student(targets, looped, trai
     for student in STUDENTS:
         _plain_distillation(plain[student], plain[TEACHER], minibatches(), 2e-3, targets)
     for ours, theirs, start in zip(modules, plain, trained, strict=True):
-        for name, weight in _weights(ours).items():
+        for name, weight in parameters_of(ours).items():
             torch.testing.assert_close(
                 weight, theirs.state_dict()[name], rtol=0, atol=1e-12, msg=name
             )
@@ -232,7 +217,7 @@ def test_float32_distillation_does_not_depend_on_batching(trained, buffer):
     for looped in (False, True):
         modules, stacks = _ensemble(trained, looped)
         distill(stacks, Teacher(stacks, TEACHER), lambda: _minibatches(buffer, 50), 1e-3)
-        ends.append([_weights(m) for m in modules])
+        ends.append([parameters_of(m) for m in modules])
     for one, other in zip(*ends, strict=True):
         for name in one:
             torch.testing.assert_close(one[name], other[name], rtol=0, atol=1e-5, msg=name)
@@ -244,13 +229,13 @@ def test_each_phase_starts_a_fresh_optimiser_and_leaves_sac_s_alone(trained, buf
     update = SACUpdate(stacks[0], SACSettings())
     rows = torch.arange(K * B).view(K, B)
     update.step(buffer.gather(rows, 0.99), torch.randn(K, 2, B, A))
-    start, moments = [_weights(m) for m in modules], _moments(update)
+    start, moments = [parameters_of(m) for m in modules], _moments(update)
     ends = []
     for _ in range(2):
         for module, state in zip(modules, start, strict=True):
             module.load_state_dict(state)
         distill(stacks, Teacher(stacks, TEACHER), lambda: _minibatches(buffer, 5), 1e-3)
-        ends.append([_weights(m) for m in modules])
+        ends.append([parameters_of(m) for m in modules])
     assert all(torch.equal(ends[0][0][name], ends[1][0][name]) for name in start[0])
     assert not torch.equal(ends[0][0]["policy.0.weight"], start[0]["policy.0.weight"])
     for name, tensors in _moments(update).items():
@@ -266,7 +251,7 @@ def test_without_students_nothing_is_drawn(trained):
         raise AssertionError("drew a minibatch for nobody")
 
     distill(stacks, Teacher(stacks, 0), no_minibatches, 1e-3)
-    _assert_changed_only(trained[0], modules[0], ())
+    assert_changed_only(trained[0], modules[0], ())
 
 
 def test_the_teacher_is_a_copy(trained):
@@ -312,7 +297,7 @@ def test_hard_copy_makes_online_networks_equal(targets, looped, trained):
     modules, stacks = _ensemble(trained, looped)
     hard_copy(stacks, Teacher(stacks, TEACHER), targets)
     for k, module in enumerate(modules):
-        for name, weight in _weights(module).items():
+        for name, weight in parameters_of(module).items():
             copied = name.startswith(ONLINE[targets])
             assert torch.equal(weight, trained[TEACHER if copied else k][name]), name
     assert all(stack.is_attached() for stack in stacks)
@@ -323,11 +308,11 @@ def test_hard_copy_makes_online_networks_equal(targets, looped, trained):
 def test_hard_copy_of_unequal_shapes_is_refused(hiddens, direction, trained):
     modules = [_module(), _module(hiddens)]
     stacks = group_members(modules, [0, 0])
-    before = [_weights(m) for m in modules]
+    before = [parameters_of(m) for m in modules]
     with pytest.raises(ValueError, match="shape"):
         hard_copy(stacks, Teacher(stacks, 0 if direction == "to" else 1))
     for module, state in zip(modules, before, strict=True):
-        _assert_changed_only(state, module, ())
+        assert_changed_only(state, module, ())
 
 
 def test_hard_copy_does_not_spread_a_narrow_network_over_a_wide_one():
@@ -368,13 +353,13 @@ def _updates_with_moments(
 def test_reset_draws_the_students_anew_and_forgets_their_moments(looped, trained, buffer):
     """Only online networks, only of students; none is like another; SAC goes on from there."""
     modules, updates = _updates_with_moments(trained, buffer, looped)
-    before, moments_before = [_weights(m) for m in modules], [_moments(u) for u in updates]
+    before, moments_before = [parameters_of(m) for m in modules], [_moments(u) for u in updates]
     rng_state = torch.get_rng_state()
     reset_students(updates, TEACHER, seed=5)
     assert torch.equal(rng_state, torch.get_rng_state())
     for k, module in enumerate(modules):
         changed = () if k == TEACHER else ONLINE["policy_and_critic"]
-        _assert_changed_only(before[k], module, changed)
+        assert_changed_only(before[k], module, changed)
     drawn = [getattr(modules[k], q)[0].weight for k in STUDENTS for q in ("qf1", "qf2")]
     assert not any(torch.equal(a, b) for i, a in enumerate(drawn) for b in drawn[:i])
 
@@ -413,174 +398,3 @@ def test_reset_follows_its_seed(trained, buffer):
         policies.append(modules[0].policy[0].weight.clone())
     assert torch.equal(policies[0], policies[1])
     assert not torch.equal(policies[0], policies[2])
-
-
-# ---------------------------------------------------------------- through the learner
-
-
-@pytest.fixture(autouse=True)
-def _own_torch_settings():
-    """A seeded learner switches torch to deterministic algorithms, for the whole process."""
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    yield
-    torch.use_deterministic_algorithms(deterministic)
-
-
-NUM_STORED = 50
-
-
-def _learner(hiddens: list[list[int]] | None = None, **training) -> CIKDTorchLearner:
-    """A learner with 50 transitions, after two SAC updates."""
-    specs = {
-        f"policy_{k}": RLModuleSpec(model_config={"fcnet_hiddens": widths})
-        for k, widths in enumerate(hiddens or [[8, 8]] * K)
-    }
-    settings = {
-        "ensemble_size": K,
-        "train_batch_size_per_learner": 4,
-        "random_steps": 4,
-        "replay_buffer_config": {"capacity": NUM_STORED},
-        "distillation_batch_size": 8,
-        "distillation_updates": 20,
-        "distillation_lr": 1e-2,
-    }
-    config = (
-        CIKDConfig()
-        .environment("Pendulum-v1")
-        .training(**settings | training)
-        .rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs=specs))
-        .debugging(seed=0)
-    )
-    config.validate()
-    env = gym.make("Pendulum-v1")
-    spaces = (env.observation_space, gym.spaces.Box(-1.0, 1.0, (A,), np.float32))
-    learner = config.build_learner(spaces={f"policy_{k}": spaces for k in range(K)})
-    transitions = _pendulum_transitions(NUM_STORED)
-    transitions["obs"][:, 0] = np.arange(NUM_STORED) / NUM_STORED  # a row can be told
-    learner.update(
-        transitions=transitions,
-        num_updates=2,
-        timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: NUM_STORED},
-    )
-    return learner
-
-
-def _members(learner: CIKDTorchLearner) -> list[SACModule]:
-    return [learner.module[f"policy_{k}"] for k in range(K)]
-
-
-@pytest.fixture
-def drawn(monkeypatch) -> list[Tensor]:
-    """The rows of every `ReplayBuffer.gather`, as they are asked for."""
-    calls: list[Tensor] = []
-    gather = ReplayBuffer.gather
-
-    def recording_gather(self: ReplayBuffer, indices: Tensor, gamma: float) -> Batch:
-        calls.append(indices.clone())
-        return gather(self, indices, gamma)
-
-    monkeypatch.setattr(ReplayBuffer, "gather", recording_gather)
-    return calls
-
-
-def _share(learner: CIKDTorchLearner, drawn: list[Tensor]) -> tuple[dict, list[Tensor]]:
-    """The report of one phase, and the rows of its minibatches (not of the assessment)."""
-    drawn.clear()
-    report = learner.share_knowledge(TEACHER)
-    return report, [rows for rows in drawn if rows.shape != (2048,)]
-
-
-def test_learner_distils_with_its_settings(drawn):
-    """20 minibatches of 8 rows, each for both students; the report shows that they learned."""
-    learner = _learner()
-    before = [_weights(m) for m in _members(learner)]
-    report, rows = _share(learner, drawn)
-    assert [tuple(r.shape) for r in rows] == [(8,)] * 20
-    for k, module in enumerate(_members(learner)):
-        changed = () if k == TEACHER else ONLINE["policy_and_critic"]
-        _assert_changed_only(before[k], module, changed)
-    assert set(report) == {"kl_before", "kl_after", "critic_loss_before", "critic_loss_after"}
-    for quantity in ("kl", "critic_loss"):
-        for student in STUDENTS:
-            assert report[f"{quantity}_after"][student] < report[f"{quantity}_before"][student]
-        assert set(report[f"{quantity}_after"]) == set(STUDENTS)
-
-
-@pytest.mark.parametrize("batch_size", [8, 10, 64])
-def test_epochs_pass_over_the_whole_buffer(batch_size, drawn):
-    """50 rows, 3 epochs: of batch 8, 6 full minibatches an epoch (the 2 rows left over differ
-    by epoch), of batch 10, 5, of batch 64 the whole buffer; no row twice in an epoch."""
-    learner = _learner(distillation_epochs=3, distillation_batch_size=batch_size)
-    _, rows = _share(learner, drawn)
-    per_epoch = {8: 6, 10: 5, 64: 1}[batch_size]
-    assert len(rows) == 3 * per_epoch
-    epochs = [torch.cat(rows[i : i + per_epoch]) for i in range(0, len(rows), per_epoch)]
-    for epoch in epochs:
-        assert len(epoch.unique()) == len(epoch) == {8: 48, 10: 50, 64: 50}[batch_size]
-    assert not torch.equal(epochs[0], epochs[1])  # shuffled anew
-
-
-def test_extra_updates_are_sac_updates_of_every_member(drawn):
-    """As many gradient steps as a distillation, of its batch size; the teacher learns as well."""
-    learner = _learner(knowledge_sharing="extra_updates")
-    before = [_weights(m) for m in _members(learner)]
-    _, rows = _share(learner, drawn)
-    assert [tuple(r.shape) for r in rows] == [(K, 8)] * 20
-    changed = (*ONLINE["policy_and_critic"], "target_", "log_alpha")
-    for state, module in zip(before, _members(learner), strict=True):
-        _assert_changed_only(state, module, changed)
-
-
-def test_learner_hard_copies(drawn):
-    learner = _learner(knowledge_sharing="hard_copy")
-    before = [_weights(m) for m in _members(learner)]
-    report, rows = _share(learner, drawn)
-    assert rows == []
-    for student in STUDENTS:
-        assert report["kl_before"][student] > 0.0
-        # "Equal" up to the rounding of one product of three networks and one of two.
-        assert report["kl_after"][student] == pytest.approx(0.0, abs=1e-6)
-        assert report["critic_loss_after"][student] == pytest.approx(0.0, abs=1e-9)
-        for name, weight in _weights(_members(learner)[student]).items():
-            source = TEACHER if name.startswith(ONLINE["policy_and_critic"]) else student
-            assert torch.equal(weight, before[source][name])
-
-
-def test_learner_resets_students_before_it_teaches(monkeypatch, drawn):
-    """The students that distillation starts from are new ones; then they approach the teacher."""
-    learner = _learner(reset_students=True, distillation_updates=300)
-    old = _weights(_members(learner)[0])["policy.0.weight"]
-    seen = []
-
-    def recording_distill(stacks, *args, **kwargs):
-        seen.append(_weights(_members(learner)[0])["policy.0.weight"])
-        return distill(stacks, *args, **kwargs)
-
-    monkeypatch.setattr("rllib_cikd.rllib.learner.distill", recording_distill)
-    report, _ = _share(learner, drawn)
-    (at_start,) = seen
-    # Two draws from U(-b, b) with b = 1/√3 are about 2b/3 = 0.38 apart on average.
-    assert float((at_start - old).abs().mean()) > 0.2
-    assert all(report["kl_after"][s] < report["kl_before"][s] for s in STUDENTS)
-
-
-@pytest.mark.parametrize("reset_students", [False, True])
-def test_members_of_unequal_shapes_can_be_distilled(reset_students, drawn):
-    """A teacher of another shape: its outputs are taught, not its weights."""
-    learner = _learner([[8, 8], [12], [8, 8]], reset_students=reset_students)
-    assert [stack.members for stack in learner.stacks] == [[0, 2], [1]]
-    report, rows = _share(learner, drawn)
-    assert len(rows) == 20
-    if not reset_students:
-        for student in STUDENTS:
-            assert report["kl_after"][student] < report["kl_before"][student]
-    before = [_weights(m) for m in _members(learner)]
-    learner.share_knowledge(0)  # now it is a student itself, in a stack of its own
-    for k, module in enumerate(_members(learner)):
-        changed = () if k == 0 else ONLINE["policy_and_critic"]
-        _assert_changed_only(before[k], module, changed)
-
-
-def test_hard_copy_needs_equal_shapes_from_the_start():
-    with pytest.raises(ValueError, match=r"hard_copy.*differ in shape.*fcnet_hiddens"):
-        _learner([[8, 8], [12], [8, 8]], knowledge_sharing="hard_copy")

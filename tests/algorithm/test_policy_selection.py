@@ -1,20 +1,12 @@
-"""Who acts in the next episode: probabilities by hand, and how an episode keeps its member."""
+"""Who acts in the next episode: probabilities by hand."""
 
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from rllib_cikd.algorithm.members import (
-    acting_member,
-    assign_member,
-    member_of,
-    policy_id,
-    policy_ids,
-)
 from rllib_cikd.algorithm.policy_selection import POLICY_SELECTIONS, selection_probabilities
 
 NAN = math.nan
@@ -108,27 +100,3 @@ def test_epsilon_greedy_never_takes_an_unknown_member_for_the_best():
 def test_epsilon_greedy_gives_a_tie_to_the_lowest_index():
     p = selection_probabilities("epsilon_greedy", [1.0, 4.0, 4.0], env_steps=10**6)
     np.testing.assert_allclose(p, [0.1 / 3, 0.9 + 0.1 / 3, 0.1 / 3])
-
-
-# ---------------------------------------------------------------- the episode's member
-
-
-def test_member_ids():
-    assert policy_ids(3) == ["policy_0", "policy_1", "policy_2"]
-    assert policy_id(11) == "policy_11"
-
-
-@pytest.mark.parametrize("member", [0, 3, 12])
-def test_an_episode_keeps_its_member(member):
-    custom_data: dict = {}
-    episode = SimpleNamespace(custom_data=custom_data, _custom_data=custom_data)
-    assign_member(episode, member)
-    assert member_of(episode) == member
-    for _ in range(3):  # RLlib asks again at every cut
-        assert acting_member("agent", episode) == policy_id(member)
-
-
-def test_a_half_built_episode_has_a_member():
-    """RLlib calls the mapping function once before the episode has its data."""
-    assert acting_member("agent", SimpleNamespace()) == "policy_0"
-    assert acting_member("agent", SimpleNamespace(_custom_data={}), worker=None) == "policy_0"

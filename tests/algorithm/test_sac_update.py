@@ -8,7 +8,6 @@ the same 4e-7.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,21 +15,18 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
-from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
-from reference_sac import Minibatch, ReferenceSAC
+from experience import A, D, Experience
+from helpers import parameters_of
+from reference_sac import Minibatch, ReferenceSAC, assert_equal_weights
 from torch import Tensor
 
-from rllib_cikd import CIKDConfig
 from rllib_cikd.algorithm import losses
 from rllib_cikd.algorithm.ensemble import MemberStack, group_members, policy_distribution, q_values
-from rllib_cikd.algorithm.replay_buffer import Batch, ReplayBuffer
+from rllib_cikd.algorithm.replay_buffer import Batch
 from rllib_cikd.algorithm.sac_update import SACSettings, SACUpdate, clip_by_network_norm
-from rllib_cikd.rllib.learner import CIKDTorchLearner
 from rllib_cikd.rllib.sac_module import SACModule
 
-K, B, A, D = 3, 16, 2, 5
+K, B = 3, 16
 NUM_UPDATES = 50
 TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-13}
 
@@ -64,71 +60,13 @@ def _modules(
     ]
 
 
-def _weights(module: SACModule) -> dict[str, Tensor]:
-    return {name: p.detach().clone() for name, p in module.state_dict().items()}
-
-
 def _reference(
     module: SACModule, settings: SACSettings, dtype: torch.dtype, **changes: Any
 ) -> ReferenceSAC:
     """A plain agent that starts with the module's weights."""
     arguments = {name: getattr(settings, name) for name in ARGUMENTS} | changes
-    weights = {name: p.numpy() for name, p in _weights(module).items()}
+    weights = {name: p.numpy() for name, p in parameters_of(module).items()}
     return ReferenceSAC(weights, activation=module.activation, dtype=dtype, **arguments)
-
-
-class Experience:
-    """Synthetic episodes, of which some terminate, some are cut and the last goes on."""
-
-    def __init__(self, num_transitions: int = 150, seed: int = 0):
-        rng = np.random.default_rng(seed)
-        n = num_transitions
-        self.obs = rng.normal(size=(n, D)).astype(np.float32)
-        self.next_obs = np.vstack([self.obs[1:], rng.normal(size=(1, D)).astype(np.float32)])
-        self.actions = rng.uniform(-1, 1, size=(n, A)).astype(np.float32)
-        self.rewards = rng.integers(-16, 17, size=n).astype(np.float32) / 8
-        ends = rng.random(n) < 0.2
-        ends[-1] = False
-        self.terminated = ends & (rng.random(n) < 0.5)
-        self.truncated = ends & ~self.terminated
-        assert self.terminated.sum() > 5
-        assert self.truncated.sum() > 5
-        self.next_obs[ends] = rng.normal(size=(ends.sum(), D))
-        self.episodes = np.cumsum(np.append(False, ends[:-1]))
-
-    def buffer(self, n_step: int = 1) -> ReplayBuffer:
-        buffer = ReplayBuffer(len(self.rewards), D, A, n_step=n_step)
-        buffer.add(
-            self.obs,
-            self.actions,
-            self.rewards,
-            self.next_obs,
-            self.terminated,
-            self.truncated,
-            self.episodes,
-        )
-        return buffer
-
-    def returns(self, n_step: int, gamma: float) -> dict[str, np.ndarray]:
-        """Returns of up to n rewards, transition by transition."""
-        n = len(self.rewards)
-        rewards, num_rewards = np.zeros(n), np.zeros(n, int)
-        terminated, next_obs = np.zeros(n, bool), np.zeros((n, D), np.float32)
-        for first in range(n):
-            for i in range(first, min(first + n_step, n)):
-                rewards[first] += gamma ** (i - first) * float(self.rewards[i])
-                num_rewards[first] = i - first + 1
-                terminated[first], next_obs[first] = self.terminated[i], self.next_obs[i]
-                if self.terminated[i] or self.truncated[i]:
-                    break
-        return {
-            "obs": self.obs,
-            "actions": self.actions,
-            "rewards": rewards,
-            "terminated": terminated,
-            "next_obs": next_obs,
-            "num_rewards": num_rewards,
-        }
 
 
 def _minibatch(returns: dict[str, np.ndarray], rows: Tensor, dtype: torch.dtype) -> Minibatch:
@@ -146,19 +84,6 @@ def _draws(num_members: int, num_updates: int = NUM_UPDATES) -> Iterator[tuple[T
     for _ in range(num_updates):
         rows = torch.randint(150, (num_members, B), generator=generator)
         yield rows, torch.randn(num_members, 2, B, A, generator=generator)
-
-
-def _assert_equal_weights(module: SACModule, agent: ReferenceSAC, tolerance: float) -> None:
-    ours, theirs = module.state_dict(), agent.weights()
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        torch.testing.assert_close(
-            ours[name],
-            theirs[name],
-            rtol=0,
-            atol=tolerance,
-            msg=lambda m, name=name: f"{name}: {m}",
-        )
 
 
 def _largest_difference(module: SACModule, weights: dict[str, Tensor], network: str) -> float:
@@ -186,7 +111,7 @@ def test_fused_updates_equal_plain_agents(num_members, activation, grad_clip, n_
     """50 updates, all networks and temperatures, and the statistics of every update."""
     settings = SACSettings(**{**vars(SETTINGS), "grad_clip": grad_clip})
     modules = _modules(num_members, activation, dtype)
-    initial = [_weights(m) for m in modules]
+    initial = [parameters_of(m) for m in modules]
     agents = [_reference(m, settings, dtype) for m in modules]
     update = SACUpdate(MemberStack(range(num_members), modules), settings)
     experience = Experience()
@@ -205,7 +130,7 @@ def test_fused_updates_equal_plain_agents(num_members, activation, grad_clip, n_
                 )
 
     for module, agent, start in zip(modules, agents, initial, strict=True):
-        _assert_equal_weights(module, agent, TOLERANCE[dtype])
+        assert_equal_weights(module, agent, TOLERANCE[dtype])
         for network in start:  # the comparison is one of weights that learned
             assert _largest_difference(module, start, network) > 1e-3, network
 
@@ -235,7 +160,7 @@ def test_a_slightly_different_agent_is_told_apart(change):
             noise = noise.flip(1)
         agent.update(_minibatch(returns, rows[0], dtype), *noise[0])
     with pytest.raises(AssertionError):
-        _assert_equal_weights(module, agent, 1000 * TOLERANCE[torch.float32])
+        assert_equal_weights(module, agent, 1000 * TOLERANCE[torch.float32])
 
 
 # ---------------------------------------------------------------- fused = looped
@@ -247,7 +172,7 @@ def test_looped_updates_equal_fused_updates(dtype, grad_clip):
     """The same members in one stack and in K stacks of one."""
     settings = SACSettings(**{**vars(SETTINGS), "grad_clip": grad_clip})
     fused_modules, looped_modules = _modules(dtype=dtype), _modules(dtype=dtype)
-    initial = [_weights(m) for m in fused_modules]
+    initial = [parameters_of(m) for m in fused_modules]
     fused = [SACUpdate(s, settings) for s in group_members(fused_modules, [0, 0, 0])]
     looped = [SACUpdate(s, settings) for s in group_members(looped_modules, [0, 1, 2])]
     assert [u.stack.members for u in fused] == [[0, 1, 2]]
@@ -260,24 +185,11 @@ def test_looped_updates_equal_fused_updates(dtype, grad_clip):
                 batch = _cast(buffer.gather(rows[members], settings.gamma), dtype)
                 update.step(batch, noise[members].to(dtype))
     for one, other, start in zip(fused_modules, looped_modules, initial, strict=True):
-        for name, weight in _weights(one).items():
+        for name, weight in parameters_of(one).items():
             torch.testing.assert_close(
                 weight, other.state_dict()[name], rtol=0, atol=TOLERANCE[dtype], msg=name
             )
         assert _largest_difference(one, start, "policy") > 1e-3
-
-
-def test_members_are_grouped_by_shape_activation_and_settings():
-    """Members 0 and 3 are alike; 1 has other layers, 2 other units, 4 another setting."""
-    modules = [
-        *_modules(1),
-        *_modules(1, hiddens=(24, 17)),
-        *_modules(1, activation="tanh"),
-        *_modules(2),
-    ]
-    stacks = group_members(modules, [SETTINGS] * 4 + [SACSettings(gamma=0.5)])
-    assert [s.members for s in stacks] == [[0, 3], [1], [2], [4]]
-    assert all(s.is_attached() for s in stacks)
 
 
 # ---------------------------------------------------------------- where gradients go
@@ -294,7 +206,7 @@ def test_another_member_s_minibatch_moves_no_weight():
             if variant:
                 rows[1], noise[1] = rows[1].flip(0), 2 * noise[1].flip(1)
             update.step(buffer.gather(rows, SETTINGS.gamma), noise)
-        ends.append([_weights(m) for m in modules])
+        ends.append([parameters_of(m) for m in modules])
     for k in (0, 2):
         assert all(torch.equal(ends[0][k][name], ends[1][k][name]) for name in ends[0][k])
     for network in ("policy", "qf1", "qf2", "target_qf1", "target_qf2", "log_alpha"):
@@ -349,7 +261,7 @@ def test_targets_follow_by_tau():
     update = SACUpdate(MemberStack(range(K), modules), SETTINGS)
     buffer = Experience().buffer()
     for rows, noise in _draws(K, 3):
-        before = [_weights(m) for m in modules]
+        before = [parameters_of(m) for m in modules]
         update.step(buffer.gather(rows, SETTINGS.gamma), noise)
         for module, old in zip(modules, before, strict=True):
             new = module.state_dict()
@@ -410,7 +322,7 @@ def test_a_reset_member_s_first_updates_are_of_ordinary_size():
     draws = list(_draws(K, 120))
 
     def moved(updates: list[tuple[Tensor, Tensor]]) -> float:
-        before = _weights(modules[1])
+        before = parameters_of(modules[1])
         for rows, noise in updates:
             update.step(buffer.gather(rows, SETTINGS.gamma), noise)
         return _largest_difference(modules[1], before, "policy")
@@ -419,185 +331,3 @@ def test_a_reset_member_s_first_updates_are_of_ordinary_size():
     usual = moved(draws[100:110])
     update.reset_moments([1])
     assert 0.2 * usual < moved(draws[110:]) < 2.0 * usual
-
-
-# ---------------------------------------------------------------- vanished moments
-
-
-def test_no_moment_stays_denormal():
-    """Units that are never active get no gradient: their moments decay to exactly 0."""
-    learner = _learner([[16, 16]] * K)
-    _train(learner, Experience(), 2)
-    for stack in learner.stacks:
-        stack.policy.biases[0].fill_(-100.0)  # all units are dead
-    for _ in range(10):
-        _train(learner, Experience(), 100)
-    (state,) = learner.updates[0].optimizers["actor"].state.values()
-    weights, _ = learner.stacks[0].policy.split(state["exp_avg"])
-    assert not weights[0].any()
-
-
-# ---------------------------------------------------------------- through the learner
-
-
-@pytest.fixture(autouse=True)
-def _own_torch_settings():
-    """A seeded learner switches torch to deterministic algorithms, for the whole process."""
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    yield
-    torch.use_deterministic_algorithms(deterministic)
-
-
-def _learner(
-    hiddens: list[list[int]], overrides: dict[str, dict] | None = None, seed: int = 0
-) -> CIKDTorchLearner:
-    """A learner of a K-member ensemble, without environment and algorithm."""
-    specs = {
-        f"policy_{k}": RLModuleSpec(model_config={"fcnet_hiddens": widths})
-        for k, widths in enumerate(hiddens)
-    }
-    config = (
-        CIKDConfig()
-        .environment("Pendulum-v1")
-        .training(
-            ensemble_size=K,
-            train_batch_size_per_learner=B,
-            random_steps=B,
-            replay_buffer_config={"capacity": 150},
-            gamma=SETTINGS.gamma,
-            actor_lr=SETTINGS.actor_lr,
-        )
-        .rl_module(
-            rl_module_spec=MultiRLModuleSpec(rl_module_specs=specs),
-            algorithm_config_overrides_per_module=overrides or {},
-        )
-        .debugging(seed=seed)
-    )
-    config.validate()
-    spaces = tuple(_spaces().values())
-    return config.build_learner(spaces={f"policy_{k}": spaces for k in range(K)})
-
-
-def _train(learner: CIKDTorchLearner, experience: Experience, num_updates: int) -> Any:
-    return learner.update(
-        transitions=dict(vars(experience)),
-        num_updates=num_updates,
-        timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: len(experience.rewards)},
-    )
-
-
-@pytest.fixture
-def steps(monkeypatch) -> list[tuple[SACUpdate, Batch, Tensor]]:
-    """Every call of `SACUpdate.step`, as it happens."""
-    calls: list[tuple[SACUpdate, Batch, Tensor]] = []
-    step = SACUpdate.step
-
-    def recording_step(self: SACUpdate, batch: Batch, noise: Tensor) -> Tensor:
-        calls.append((self, Batch(*(x.clone() for x in batch)), noise.clone()))
-        return step(self, batch, noise)
-
-    monkeypatch.setattr(SACUpdate, "step", recording_step)
-    return calls
-
-
-def _plain_minibatch(batch: Batch, k: int, gamma: float) -> Minibatch:
-    """With n_step = 1 the discount is γ, or 0 after a termination."""
-    terminated = (batch.discounts[k] == 0).float()
-    torch.testing.assert_close(batch.discounts[k], gamma * (1 - terminated))
-    return Minibatch(
-        batch.obs[k], batch.actions[k], batch.rewards[k], terminated, batch.next_obs[k]
-    )
-
-
-DIFFERENT_MEMBERS = {
-    "networks": ([[16, 16], [8], [16, 16]], {}),
-    "settings": (
-        [[16, 16]] * K,
-        {
-            "policy_1": {
-                "gamma": 0.5,
-                "tau": 0.1,
-                "actor_lr": 5e-3,
-                "critic_lr": 6e-3,
-                "alpha_lr": 7e-3,
-                "target_entropy": -4.0,
-                "grad_clip": 0.1,
-            }
-        },
-    ),
-}
-
-
-@pytest.mark.parametrize("difference", DIFFERENT_MEMBERS)
-def test_different_members_learn_like_plain_agents(difference, steps):
-    """Unequal members form two stacks; each learns with its own networks and settings."""
-    hiddens, overrides = DIFFERENT_MEMBERS[difference]
-    learner = _learner(hiddens, overrides)
-    assert [stack.members for stack in learner.stacks] == [[0, 2], [1]]
-    modules = [learner.module[f"policy_{k}"] for k in range(K)]
-    common = {
-        "actor_lr": SETTINGS.actor_lr,
-        "critic_lr": 3e-4,
-        "alpha_lr": 3e-4,
-        "gamma": SETTINGS.gamma,
-        "tau": 0.005,
-        "target_entropy": -float(A),
-    }
-    arguments = [common | overrides.get(f"policy_{k}", {}) for k in range(K)]
-    agents = [
-        ReferenceSAC({n: w.numpy() for n, w in _weights(m).items()}, **settings)
-        for m, settings in zip(modules, arguments, strict=True)
-    ]
-    _train(learner, Experience(), 10)
-    assert len(steps) == 2 * 10
-    for update, batch, noise in steps:
-        for row, k in enumerate(update.stack.members):
-            minibatch = _plain_minibatch(batch, row, arguments[k]["gamma"])
-            agents[k].update(minibatch, *noise[row])
-    # Where a gradient is nearly 0, Adam turns its rounding into a part of the step size, and
-    # policy_1's are three times as large as those of the tests above.
-    for module, agent in zip(modules, agents, strict=True):
-        _assert_equal_weights(module, agent, 3 * TOLERANCE[torch.float32])
-
-
-def test_learner_gives_the_same_weights_fused_and_looped():
-    """An unreachable `grad_clip` of its own puts each member into a stack of one, nothing else."""
-    hiddens = [[16, 16]] * K
-    fused = _learner(hiddens)
-    looped = _learner(hiddens, {f"policy_{k}": {"grad_clip": 1e9 + k} for k in range(K)})
-    assert [stack.members for stack in fused.stacks] == [[0, 1, 2]]
-    assert [stack.members for stack in looped.stacks] == [[0], [1], [2]]
-    looped.module.set_state(fused.module.get_state())
-    for learner in (fused, looped):
-        _train(learner, Experience(), 10)
-    for k in range(K):
-        ours, theirs = fused.module[f"policy_{k}"], looped.module[f"policy_{k}"]
-        for name, weight in ours.state_dict().items():
-            torch.testing.assert_close(
-                weight, theirs.state_dict()[name], rtol=0, atol=TOLERANCE[torch.float32]
-            )
-
-
-def test_members_draw_minibatches_of_their_own_uniformly(steps):
-    """Row counts over 300 updates: χ² of 150 rows below its 99.9 % quantile, for each member."""
-    learner, experience = _learner([[4]] * K), Experience()
-    experience.obs[:, 0] = np.arange(150)
-    _train(learner, experience, 300)
-    rows = torch.stack([batch.obs[..., 0] for _, batch, _ in steps]).long()  # [300, K, B]
-    for k in range(K):
-        counts = torch.bincount(rows[:, k].flatten(), minlength=150)
-        expected = 300 * B / 150
-        chi_square = float(((counts - expected) ** 2 / expected).sum())
-        assert chi_square < 206.6  # scipy.stats.chi2.ppf(0.999, df=149)
-        assert not torch.equal(rows[:, k], rows[:, (k + 1) % K])
-    assert len(torch.unique(rows[:, 0], dim=0)) == 300
-
-
-def test_noise_of_the_updates_is_standard_normal_and_not_shared(steps):
-    learner = _learner([[4]] * K)
-    _train(learner, Experience(), 100)
-    noise = torch.stack([noise for _, _, noise in steps])  # [100, 2, K, B, A]
-    n = noise.numel()
-    assert abs(float(noise.mean())) < 4 / math.sqrt(n)
-    assert abs(float(noise.square().mean()) - 1) < 4 * math.sqrt(2 / n)
-    assert len(torch.unique(noise)) > 0.99 * n  # each member's, and at s and s', drawn apart

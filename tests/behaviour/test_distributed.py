@@ -6,11 +6,10 @@ import envs
 import numpy as np
 import pytest
 import ray
-from helpers import learner_of, rows_of, small_config
+from helpers import MEMBERS, learner_of, rows_of, small_config
 
 from rllib_cikd import CIKD
 
-MEMBERS = ("policy_0", "policy_1", "policy_2")
 LENGTHS = [1, 6, 9, 2]
 ENDS = ["truncates", "terminates", "truncates", "terminates"]
 

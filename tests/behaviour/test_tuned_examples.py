@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,13 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from helpers import learner_of, rows_of, same, weights_of
+from helpers import SMALL_SETTINGS, learner_of, rows_of, same, weights_of
 
 from rllib_cikd import CIKD, CIKDConfig
 from rllib_cikd.algorithm.sac_update import SACUpdate
-from rllib_cikd.cli.main import main
-from rllib_cikd.common.errors import CommandError
-from rllib_cikd.experiments.experiment_file import load_experiments
+from rllib_cikd.experiments.experiment import load_experiments
 
 ROOT = Path(__file__).parents[2]
 TUNED_EXAMPLES = sorted((ROOT / "tuned_examples").glob("*.yaml"))
@@ -34,14 +30,8 @@ TASKS = {
     "Swimmer-v5",
     "Walker2d-v5",
 }
-SMALL = {
-    "random_steps": 200,
-    "train_batch_size_per_learner": 8,
+SMALL = SMALL_SETTINGS | {
     "distillation_interval": 250,
-    "distillation_updates": 3,
-    "distillation_batch_size": 8,
-    "replay_buffer_config": {"capacity": 2_000},
-    "model_config": {"fcnet_hiddens": [16, 16]},
     "min_sample_timesteps_per_iteration": 100,
     "evaluation_interval": 1_000,  # not within these short runs
     "log_level": "ERROR",
@@ -51,7 +41,7 @@ SMALL = {
 def load_config(path: Path, **options) -> CIKDConfig:
     """The config of the file's one experiment, as Tune would build the algorithm with."""
     (experiment,) = load_experiments(path, **options)
-    (settings,) = experiment.variants
+    (settings,) = experiment.trial_configs
     return CIKDConfig().update_from_dict(settings)
 
 
@@ -82,8 +72,10 @@ def test_every_example_follows_the_paper(path):
 @pytest.mark.parametrize("path", TUNED_EXAMPLES, ids=lambda path: path.stem)
 def test_every_example_trains_past_its_first_phase(build, path):
     """With small networks; episodes that would be longer are cut, so that there is an R_k."""
-    config = load_config(path, config={**SMALL, "env_config": {"max_episode_steps": 100}})
-    algo = build(config)
+    # No random actions: with them, no episode would count for an R_k before the phase.
+    start = {"random_steps": 0, "num_steps_sampled_before_learning_starts": 200}
+    settings = {**SMALL, **start, "env_config": {"max_episode_steps": 100}}
+    algo = build(load_config(path, config=settings))
     result: dict[str, Any] = {}
     while result.get("num_env_steps_sampled_lifetime", 0) < 300:
         result = algo.train()
@@ -147,9 +139,26 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def test_the_variants_are_those_of_the_paper():
+#: Comparisons that the paper has not.
+BEYOND_THE_PAPER = ["vanilla-sac-matched", "ensemble-sac-softmax"]
+
+
+def test_the_variants_are_those_of_the_paper_and_two_more():
     stated = yaml.safe_load((ROOT / "studies" / "variants.yaml").read_text())
-    assert list(stated) == list(VARIANTS)
+    assert [name for name in stated if name not in BEYOND_THE_PAPER] == list(VARIANTS)
+    assert set(BEYOND_THE_PAPER) < set(stated)
+
+
+def test_a_matched_lone_agent_makes_three_gradient_steps_a_step():
+    config = load_config(PENDULUM, variant="vanilla-sac-matched")
+    assert (config.ensemble_size, config.knowledge_sharing) == (1, "none")
+    assert config.updates_per_step == 3.0
+
+
+def test_softmax_selection_without_teaching():
+    config = load_config(PENDULUM, variant="ensemble-sac-softmax")
+    assert (config.ensemble_size, config.knowledge_sharing) == (3, "none")
+    assert config.policy_selection == "softmax"
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -216,50 +225,3 @@ def test_every_variant_comes_out_as_it_says(build, monkeypatch, variant):
         ]
         if not expected.get("copied"):
             assert all((distance > 0.05) == expected.get("reset", False) for distance in moved)
-
-
-def test_variant_of_the_command(tmp_path, monkeypatch, capsys):
-    """It names the run, goes over the file's settings, and --config goes over it."""
-    seen = {}
-
-    def remember(run, verbose):
-        seen["experiment"] = run.experiment
-        raise CommandError("far enough")
-
-    monkeypatch.setattr("rllib_cikd.cli.main.ray_messages.silence", lambda: None)
-    monkeypatch.setattr("rllib_cikd.experiments.run.start_ray", lambda address: False)
-    monkeypatch.setattr("rllib_cikd.experiments.run._start", remember)
-    command = ["train", "file", str(PENDULUM), "--storage-path", str(tmp_path)]
-    changes = json.dumps({"distillation_interval": 777})
-    assert main([*command, "--variant", "cikd-k5", "--config", changes]) == 2
-    assert seen["experiment"].name == "cikd-pendulum_cikd-k5"
-    (settings,) = seen["experiment"].variants
-    assert (settings["ensemble_size"], settings["distillation_interval"]) == (5, 777)
-    capsys.readouterr()
-
-
-@pytest.mark.parametrize(
-    ("variant", "words"),
-    [("ensembel-sac", "Did you mean 'ensemble-sac'"), ("nonsense", "has vanilla-sac, ")],
-)
-def test_unknown_variants_are_refused(variant, words):
-    with pytest.raises(CommandError, match=words):
-        load_experiments(PENDULUM, variant=variant)
-
-
-def test_variants_without_their_file(tmp_path):
-    file = tmp_path / "mine.yaml"
-    file.write_text(PENDULUM.read_text())
-    load = functools.partial(load_experiments, file, variant="cikd-k5")
-    with pytest.raises(CommandError, match=r"there is no studies/variants\.yaml in .* --config"):
-        load()
-    (tmp_path / "studies").mkdir()
-    (tmp_path / "studies" / "variants.yaml").write_text("cikd-k5: 5")
-    with pytest.raises(CommandError, match="its form is"):
-        load()
-    (tmp_path / "studies" / "variants.yaml").write_text(
-        "cikd-k5: {ensemble_size: 7, actor_lr: 1e-4}"
-    )
-    (experiment,) = load()
-    assert experiment.variants[0]["ensemble_size"] == 7
-    assert experiment.variants[0]["actor_lr"] == 1e-4  # no text

@@ -1,4 +1,4 @@
-"""The stacked perceptrons and their hand-written backward pass against PyTorch's own."""
+"""The stacked perceptrons, by both engines, against PyTorch's own modules and autograd."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rllib_cikd.algorithm.perceptron import perceptron as mlp
-from rllib_cikd.engine import matrix_products, perceptrons
+from rllib_cikd.engine import native
 from rllib_cikd.engine.perceptrons import StackedPerceptrons
 
 N, B, IN, OUT = 3, 7, 5, 2
@@ -18,43 +18,23 @@ ACTIVATIONS = ("relu", "tanh", "elu")
 HIDDENS = ([], [6], [8, 6])
 
 
-@pytest.fixture(autouse=True)
-def _float64():
+@pytest.fixture(autouse=True, params=["native", "plain"])
+def engine(request, monkeypatch) -> str:
+    """The native engine has float32 alone; the plain one is looked at in float64."""
     torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
+    if request.param == "plain":
+        monkeypatch.setattr(native, "_load", lambda: (None, "a test took it away."))
+        torch.set_default_dtype(torch.float64)
+    else:
+        assert native.computes(torch.zeros(1)), native.describe()
+    yield request.param
     torch.set_default_dtype(torch.float32)
 
 
-@pytest.fixture(params=["batched", "split", "one by one"])
-def products(request, monkeypatch) -> list[int]:
-    """All ways to multiply; the list grows with every product of a single network."""
-    counter: list[int] = []
-
-    def counting(single: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def product(*args, **kwargs) -> Tensor:
-            counter.append(1)
-            return single(*args, **kwargs)
-
-        return product
-
-    monkeypatch.setattr(matrix_products, "_LARGE_PRODUCT", 2**62)
-    if request.param == "split":
-        monkeypatch.setattr(matrix_products, "_LARGE_PRODUCT", 0)
-        monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # does not divide N
-        monkeypatch.setattr(torch, "mm", counting(torch.mm))
-    elif request.param == "one by one":  # oneDNN's operator itself has no float64
-        monkeypatch.setattr(perceptrons, "one_by_one", lambda x, weights: True)
-        monkeypatch.setattr(matrix_products, "_onednn", counting(_plain_product))
-    yield counter
-    assert bool(counter) == (request.param != "batched")  # it took the way it names
-
-
-def _plain_product(
-    a: Tensor, b: Tensor, bias: Tensor | None = None, activation: str = "none"
-) -> Tensor:
-    y = nn.functional.linear(a, b, bias)
-    return y.relu() if activation == "relu" else y
+def _assert_close(actual: Tensor, expected: Tensor) -> None:
+    """To the type's rounding."""
+    tolerance = 1e-12 if actual.dtype == torch.float64 else 1e-5
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
 
 
 def _networks(n: int = N, hiddens: list[int] | None = None, activation: str = "relu"):
@@ -78,7 +58,6 @@ def _separately(networks: list[nn.Sequential], x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("hiddens", HIDDENS, ids=str)
-@pytest.mark.usefixtures("products")
 def test_equals_separate_networks_with_their_gradients(activation, hiddens):
     """Values, and gradients of all weights and inputs, against `nn.Sequential` and autograd."""
     networks, stack = _twins(N, hiddens, activation)
@@ -87,10 +66,10 @@ def test_equals_separate_networks_with_their_gradients(activation, hiddens):
     weight = torch.randn(N, B, OUT)
 
     output, expected = stack(x), _separately(networks, x_alone)
-    torch.testing.assert_close(output, expected, rtol=1e-12, atol=1e-12)
+    _assert_close(output, expected)
     (output * weight).sum().backward()
     (expected * weight).sum().backward()
-    torch.testing.assert_close(x.grad, x_alone.grad, rtol=1e-12, atol=1e-12)
+    _assert_close(x.grad, x_alone.grad)
     _assert_gradients(stack, networks)
 
 
@@ -101,15 +80,15 @@ def _assert_gradients(stack: StackedPerceptrons, networks: list[nn.Sequential]) 
     for i, network in enumerate(networks):
         linears = [layer for layer in network if isinstance(layer, nn.Linear)]
         for linear, weight, bias in zip(linears, weights, biases, strict=True):
-            torch.testing.assert_close(weight[i].t(), linear.weight.grad, rtol=1e-12, atol=1e-12)
-            torch.testing.assert_close(bias[i, 0], linear.bias.grad, rtol=1e-12, atol=1e-12)
+            _assert_close(weight[i].t(), linear.weight.grad)
+            _assert_close(bias[i, 0], linear.bias.grad)
 
 
+@pytest.mark.parametrize("engine", ["plain"], indirect=True)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("hiddens", HIDDENS, ids=str)
-@pytest.mark.usefixtures("products")
 def test_gradcheck(activation, hiddens):
-    """Finite differences."""
+    """Finite differences, for which float32 is too coarse."""
     _, stack = _twins(N, hiddens, activation)
     x = torch.randn(N, 3, IN, requires_grad=True)
 
@@ -117,8 +96,26 @@ def test_gradcheck(activation, hiddens):
     assert torch.autograd.gradcheck(lambda x: stack(x, frozen=True), (x,))
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("rows", [B, 100])
+def test_rows_without_a_gradient(rows, frozen, activation):
+    """A gradient of 0 gives one of 0, as for the smaller one of two critics."""
+    networks, stack = _twins(activation=activation)
+    x = torch.randn(N, rows, IN, requires_grad=True)
+    x_alone = x.detach().clone().requires_grad_()
+    weight = torch.randn(N, rows, OUT) * (torch.rand(N, rows, 1) < 0.5)
+    (stack(x, frozen=frozen) * weight).sum().backward()
+    (_separately(networks, x_alone) * weight).sum().backward()
+    _assert_close(x.grad, x_alone.grad)
+    assert not x.grad[(weight == 0).all(-1)].any()
+    if frozen:
+        assert stack.parameters.grad is None
+    else:
+        _assert_gradients(stack, networks)
+
+
 @pytest.mark.parametrize("out", [1, 2])
-@pytest.mark.usefixtures("products")
 def test_networks_with_a_single_output(out):
     """Critics have one; their last layer takes products of its own."""
     networks = [mlp(IN, [8, 6], out, "relu") for _ in range(N)]
@@ -126,10 +123,10 @@ def test_networks_with_a_single_output(out):
     x = torch.randn(N, B, IN, requires_grad=True)
     x_alone = x.detach().clone().requires_grad_()
     output, expected = stack(x), _separately(networks, x_alone)
-    torch.testing.assert_close(output, expected, rtol=1e-12, atol=1e-12)
+    _assert_close(output, expected)
     output.square().sum().backward()
     expected.square().sum().backward()
-    torch.testing.assert_close(x.grad, x_alone.grad, rtol=1e-12, atol=1e-12)
+    _assert_close(x.grad, x_alone.grad)
     _assert_gradients(stack, networks)
 
 
@@ -139,7 +136,7 @@ def test_changed_parameters_are_noticed_before_the_backward_pass():
     for output in (stack(torch.randn(N, B, IN)), _with_frozen(stack)):
         with torch.no_grad():
             stack.parameters.mul_(2.0)
-        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        with pytest.raises(RuntimeError, match=r"modified by an inplace|been modified inplace"):
             output.sum().backward()
 
 
@@ -150,18 +147,10 @@ def _with_frozen(stack: StackedPerceptrons) -> Tensor:
 def test_one_network_in_the_stack():
     networks, stack = _twins(1)
     x = torch.randn(1, B, IN)
-    torch.testing.assert_close(stack(x), _separately(networks, x))
+    _assert_close(stack(x), _separately(networks, x))
     assert len(stack) == 1
 
 
-def test_float32_equals_separate_networks_to_rounding():
-    torch.set_default_dtype(torch.float32)
-    networks, stack = _twins(N, [64, 64])
-    x = torch.randn(N, 32, IN)
-    torch.testing.assert_close(stack(x), _separately(networks, x), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.usefixtures("products")
 def test_an_expanded_input_is_shared_by_all_networks():
     """`obs.expand(n, -1, -1)` has no memory of its own; the gradients of its rows add up."""
     networks, stack = _twins()
@@ -169,12 +158,32 @@ def test_an_expanded_input_is_shared_by_all_networks():
     x_alone = x.detach().clone().requires_grad_()
     stack(x.expand(N, -1, -1)).sum().backward()
     _separately(networks, x_alone.expand(N, -1, -1)).sum().backward()
-    torch.testing.assert_close(x.grad, x_alone.grad)
+    _assert_close(x.grad, x_alone.grad)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("rows", [B, 70])
+@pytest.mark.parametrize("inputs", [1, 2, 3])
+def test_networks_that_share_their_inputs(inputs, rows, frozen):
+    """Both critics of a member judge the same actions; their gradients add up."""
+    networks, stack = _twins(6)
+    x = torch.randn(inputs, rows, IN, requires_grad=True)
+    x_alone = x.detach().clone().requires_grad_()
+    weight = torch.randn(6, rows, OUT)
+    output = stack(x, frozen=frozen)
+    expected = _separately(networks, torch.cat([x_alone] * (6 // inputs)))
+    _assert_close(output, expected)
+    (output * weight).sum().backward()
+    (expected * weight).sum().backward()
+    _assert_close(x.grad, x_alone.grad)
+    with torch.no_grad():
+        _assert_close(stack(x), expected)
+    if not frozen:
+        _assert_gradients(stack, networks)
 
 
 @pytest.mark.parametrize("hiddens", HIDDENS, ids=str)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.usefixtures("products")
 def test_backward_leaves_what_it_was_given(activation, hiddens):
     """Its activations' gradients are computed in place: neither saved tensors nor its input may
     change, so a second backward pass gives the same gradients."""
@@ -189,11 +198,14 @@ def test_backward_leaves_what_it_was_given(activation, hiddens):
     assert all(torch.equal(a, b) for a, b in zip(given, (grad_output, output, x), strict=True))
 
 
-def test_second_derivatives_are_refused():
-    """The backward pass has none of its own: better an error than a wrong number."""
+def test_second_derivatives_are_refused(engine):
+    """The native backward pass has none of its own: better an error than a wrong number."""
     _, stack = _twins()
     x = torch.randn(N, B, IN, requires_grad=True)
     (gradient,) = torch.autograd.grad(stack(x).square().sum(), x, create_graph=True)
+    if engine == "plain":
+        gradient.sum().backward()
+        return
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
 
@@ -206,30 +218,16 @@ def test_two_passes_before_one_backward_add_up():
     _assert_gradients(stack, networks)
 
 
-@pytest.mark.parametrize("shapes", [((N, B, IN), (N, IN, OUT)), ((1, B, IN), (1, IN, OUT))])
-def test_a_split_product_equals_bmm(shapes, monkeypatch):
-    """Also with transposed operands, as the forward and backward passes have them."""
-    monkeypatch.setattr(matrix_products, "_LARGE_PRODUCT", 0)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    a, b = torch.randn(*shapes[0]), torch.randn(*shapes[1])
-    transposed_a = a.transpose(1, 2).contiguous().transpose(1, 2)
-    transposed_b = b.transpose(1, 2).contiguous().transpose(1, 2)
-    for left in (a, transposed_a):
-        for right in (b, transposed_b):
-            torch.testing.assert_close(matrix_products._bmm(left, right), torch.bmm(a, b))
-
-
 # ---------------------------------------------------------------- where gradients go
 
 
-@pytest.mark.usefixtures("products")
 def test_frozen_networks_pass_the_gradient_on_and_take_none():
     networks, stack = _twins()
     x = torch.randn(N, B, IN, requires_grad=True)
     x_alone = x.detach().clone().requires_grad_()
     stack(x, frozen=True).sum().backward()
     _separately(networks, x_alone).sum().backward()
-    torch.testing.assert_close(x.grad, x_alone.grad, rtol=1e-12, atol=1e-12)
+    _assert_close(x.grad, x_alone.grad)
     assert stack.parameters.grad is None
 
 
@@ -253,6 +251,38 @@ def test_a_network_s_input_moves_no_other_network():
         assert not gradient[2].any()
 
 
+# ---------------------------------------------------------------- what is refused, target networks
+
+
+@pytest.mark.parametrize("shape", [(N, B, IN + 1), (N + 1, B, IN), (2, B, IN), (0, B, IN), (B, IN)])
+def test_inputs_of_another_shape_are_refused(shape):
+    _, stack = _twins()
+    with pytest.raises(ValueError, match=r"x has shape .*, expected \[3, B, 5\]"):
+        stack(torch.randn(shape))
+
+
+def test_inputs_of_another_type_are_refused():
+    _, stack = _twins()
+    with pytest.raises(ValueError, match=r"x is torch.float16 on cpu, the parameters are"):
+        stack(torch.zeros(N, B, IN, dtype=torch.float16))
+
+
+def test_no_rows():
+    _, stack = _twins()
+    assert stack(torch.zeros(N, 0, IN)).shape == (N, 0, OUT)
+
+
+def test_target_networks_follow_by_tau():
+    _, target = _twins(hiddens=[40, 40])
+    _, source = _twins(hiddens=[40, 40])
+    before, expected = target.parameters.detach().clone(), source.parameters.detach().clone()
+    address = target.parameters.data_ptr()
+    target.follow(source, 0.3)
+    _assert_close(target.parameters.detach(), 0.7 * before + 0.3 * expected)
+    assert target.parameters.data_ptr() == address
+    assert torch.equal(source.parameters, expected)
+
+
 # ---------------------------------------------------------------- adopt, select, assign
 
 
@@ -261,12 +291,12 @@ def test_adopted_networks_are_views_of_the_stack():
     originals, x = copy.deepcopy(networks), torch.randn(N, B, IN)
     stack = StackedPerceptrons.adopt(networks, "relu", trainable=True)
     assert stack.holds(networks)
-    torch.testing.assert_close(_separately(networks, x), _separately(originals, x))
+    _assert_close(_separately(networks, x), _separately(originals, x))
     with torch.no_grad():
         stack.parameters.add_(0.1)
     assert torch.equal(networks[1][0].weight, stack.weights[0][1].t())
     assert torch.equal(networks[2][-1].bias, stack.biases[-1][2, 0])
-    torch.testing.assert_close(_separately(networks, x), stack(x))
+    _assert_close(_separately(networks, x), stack(x))
     assert stack.parameters.requires_grad
     assert not any(p.requires_grad for network in networks for p in network.parameters())
 
@@ -283,7 +313,7 @@ def test_loading_a_state_reaches_the_stack():
     for network, other in zip(networks, others, strict=True):
         network.load_state_dict(other.state_dict())
     assert stack.holds(networks)
-    torch.testing.assert_close(stack(x), _separately(others, x))
+    _assert_close(stack(x), _separately(others, x))
 
 
 def _new_weight(network: nn.Sequential) -> None:
@@ -295,7 +325,7 @@ def _new_bias_memory(network: nn.Sequential) -> None:
 
 
 def _other_dtype(network: nn.Sequential) -> None:
-    network.float()
+    network.half()
 
 
 @pytest.mark.parametrize("detach", [_new_weight, _new_bias_memory, _other_dtype])
@@ -317,7 +347,7 @@ def test_selected_networks_are_independent_copies():
     networks, stack = _twins()
     selected, x = stack.select([2, 0], trainable=True), torch.randn(2, B, IN)
     expected = torch.stack([networks[2](x[0]), networks[0](x[1])])
-    torch.testing.assert_close(selected(x), expected)
+    _assert_close(selected(x), expected)
     assert selected.parameters.requires_grad
     assert selected.parameters.is_leaf
     assert not stack.select([1]).parameters.requires_grad
@@ -350,6 +380,6 @@ def test_assign_from_one_network_serves_all():
     one = StackedPerceptrons.adopt([copy.deepcopy(source)], "relu", trainable=False)
     stack.assign([0, 2], one)
     output = stack(x.expand(N, -1, -1))
-    torch.testing.assert_close(output[0], source(x[0]))
-    torch.testing.assert_close(output[2], source(x[0]))
+    _assert_close(output[0], source(x[0]))
+    _assert_close(output[2], source(x[0]))
     assert not torch.allclose(output[1], source(x[0]))

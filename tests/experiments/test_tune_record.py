@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from rllib_cikd.cli.main import main
 from rllib_cikd.experiments.tune_record import _complete_checkpoints, keep_record, mend_record
 
 FIRST, SECOND = "2026-01-31_12-00-00", "2026-01-31_13-00-00"
@@ -81,22 +80,6 @@ def test_a_session_without_a_copy_leaves_the_one_before(tmp_path):
     assert mend_record(tmp_path)
     assert read_record(tmp_path, FIRST) == [1, 1, 1]
     assert not list(tmp_path.glob(f"*{SECOND}*"))
-
-
-def test_a_run_killed_before_its_first_record_is_not_resumed(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("rllib_cikd.cli.main.ray_messages.silence", lambda: None)
-    monkeypatch.setattr("rllib_cikd.experiments.run.start_ray", lambda address: False)
-    experiment = tmp_path / "short.yaml"
-    experiment.write_text("short: {run: CIKD, env: Pendulum-v1, stop: {training_iteration: 1}}")
-    run = tmp_path / "results" / "short"
-    run.mkdir(parents=True)
-    (run / "tuner.pkl").write_bytes(b"")
-    (run / f"experiment_state-{FIRST}.json").write_text("")
-    storage = str(tmp_path / "results")
-    assert main(["train", "file", str(experiment), "--resume", "--storage-path", storage]) == 2
-    message = capsys.readouterr().err
-    assert f"{run} has no record of its trials" in message
-    assert "without --resume" in message
 
 
 def test_half_deleted_and_half_written_checkpoints_are_told_from_complete_ones(tmp_path):

@@ -2,17 +2,85 @@
 
 from __future__ import annotations
 
+import math
+
 import envs
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from helpers import learner_of, rows_of, same, small_config, weights_of
+from helpers import MEMBERS, flat, learner_of, rows_of, same, small_config, weights_of
 
-from rllib_cikd.rllib.environment import unsquash_actions
-from rllib_cikd.rllib.evaluation import evaluation_seeds
+from rllib_cikd.rllib.evaluation import (
+    assessment,
+    evaluation_seeds,
+    no_evaluation_yet,
+    summarize,
+)
 
-MEMBERS = ("policy_0", "policy_1", "policy_2")
+# ---------------------------------------------------------------- summaries, by hand
+
+
+def test_summary_of_an_evaluation():
+    """Mean returns 2, 5 and -1: member 1 is best, and its episodes have 4 and 8 steps. Elected was
+    member 0, by R_k."""
+    returns = np.array([[1.0, 3.0], [4.0, 6.0], [-9.0, 7.0]])
+    lengths = np.array([[1, 2], [4, 8], [16, 32]])
+    summary = summarize(returns, lengths, elected=0, env_steps=700)
+    assert summary["ensemble"] == {
+        "return_mean": {"policy_0": 2.0, "policy_1": 5.0, "policy_2": -1.0},
+        "best_return_mean": 5.0,
+        "worst_return_mean": -1.0,
+        "mean_return_mean": 2.0,
+        "elected_return_mean": 2.0,
+        "best_policy": 1,
+        "num_env_steps_sampled_lifetime": 700,
+    }
+    assert summary["env_runners"] == {
+        "episode_return_mean": 5.0,
+        "episode_return_min": 4.0,
+        "episode_return_max": 6.0,
+        "episode_len_mean": 6.0,
+        "num_episodes": 6,
+        "num_env_steps_sampled": 63,
+    }
+    nobody = summarize(returns, lengths, elected=None, env_steps=700)["ensemble"]
+    assert math.isnan(nobody["elected_return_mean"])
+
+
+def test_before_the_first_evaluation_there_are_the_same_keys_without_numbers():
+    nothing = flat(no_evaluation_yet(3))
+    summary = flat(summarize(np.zeros((3, 1)), np.ones((3, 1)), elected=0, env_steps=1))
+    assert set(summary) < set(nothing)
+    assert all(math.isnan(value) for value in nothing.values())
+
+
+@pytest.mark.parametrize(
+    ("after", "above"),
+    [([5.0, 4.0, 3.0], 0.5), ([4.0, 4.0, 4.0], 0.0), ([5.0, 4.0, 4.5], 1.0)],
+)
+def test_assessment_of_a_phase(after, above):
+    """Member 1 taught; who is above it afterwards? Equal is not above."""
+    assert assessment(1, [1.0, 4.0, 2.0], after) == {
+        "return_before": {0: 1.0, 1: 4.0, 2: 2.0},
+        "return_after": dict(enumerate(after)),
+        "students_above_teacher": above,
+        "teacher_was_best": 1.0,
+        "election_regret": 0.0,
+    }
+
+
+def test_assessment_of_an_election_that_was_wrong():
+    """Before the phase the members had 1, 4 and 2; member 2 was elected, and gave 4 - 2 away."""
+    report = assessment(2, [1.0, 4.0, 2.0], [1.0, 4.0, 2.0])
+    assert (report["teacher_was_best"], report["election_regret"]) == (0.0, 2.0)
+
+
+def test_assessment_of_a_lone_member():
+    assert math.isnan(assessment(0, [1.0], [2.0])["students_above_teacher"])
+
+
+# ---------------------------------------------------------------- episodes
 
 
 def play_by_hand(algo, env: gym.Env, member: str, seeds: list[int]) -> tuple[list, list]:
@@ -57,11 +125,11 @@ def test_episodes_end_where_they_should(build):
     for lengths, ends in [([4], ["terminates"]), ([9], ["truncates"]), ([1], ["terminates"])]:
         env_config = {"lengths": lengths, "ends": ends}
         algo = build(small_config(envs.CountingEnv, env_config=env_config))
-        played = algo.evaluate_members(5, seed=0)
+        played = algo.evaluate_members(3, seed=0)
         for member in MEMBERS:
-            assert played[member]["lengths"].tolist() == lengths * 5
+            assert played[member]["lengths"].tolist() == lengths * 3
             expected = sum(range(1, lengths[0] + 1)) * envs.UNIT
-            assert played[member]["returns"].tolist() == [expected] * 5
+            assert played[member]["returns"].tolist() == [expected] * 3
 
 
 def test_episodes_of_different_lengths(build):
@@ -106,30 +174,6 @@ def test_every_member_plays_exactly_the_duration(build):
     assert all(len(algo.evaluate_members(n)["policy_1"]["returns"]) == n for n in (1, 10, 2))
 
 
-def test_elected_and_best(build, monkeypatch):
-    """Elected: by R_k alone. Best: by the last evaluation, until training goes on."""
-    algo = build(small_config(envs.DriftEnv, distillation_interval=10_000))
-    assert algo.best_policy_id == "policy_0"
-    assert algo.elected_policy_id is None
-    assert np.isnan(algo.evaluate()["ensemble"]["elected_return_mean"])
-    algo.train()
-    monkeypatch.setattr(algo.history.returns, "means", lambda: [1.0, -1.0, 2.0])
-    assert algo.elected_policy_id == algo.best_policy_id == "policy_2"
-    returns = iter(np.array([[1.0, 2.0], [8.0, 9.0], [3.0, 4.0]]))
-    monkeypatch.setattr(
-        algo,
-        "evaluate_members",
-        lambda: {m: {"returns": next(returns), "lengths": np.ones(2)} for m in MEMBERS},
-    )
-    results = algo.evaluate()["ensemble"]
-    assert results["best_policy"] == 1
-    assert results["elected_return_mean"] == 3.5
-    assert algo.best_policy_id == "policy_1"
-    assert algo.elected_policy_id == "policy_2"
-    algo.train()
-    assert algo.best_policy_id == "policy_2"
-
-
 def test_repeated_evaluation_gives_the_same_numbers(build):
     algo = build(small_config("Pendulum-v1", steps_per_iteration=200))
     algo.train()
@@ -146,40 +190,22 @@ def test_seed_of_the_episodes(build):
     starts = []
     for seed in (5, 5, 6, None, None):
         envs.DriftEnv.first_observations.clear()
-        algo.evaluate_members(4, seed=seed)
+        algo.evaluate_members(3, seed=seed)
         starts.append(list(envs.DriftEnv.first_observations))
     assert starts[0] == starts[1] != starts[2]
     assert starts[3] == starts[4]
     # Every member starts from the same states.
-    assert starts[0][:4] == starts[0][4:8] == starts[0][8:]
-    assert len(set(starts[0])) == 4
+    assert starts[0][:3] == starts[0][3:6] == starts[0][6:]
+    assert len(set(starts[0])) == 3
     algo.train()
     envs.DriftEnv.first_observations.clear()
-    algo.evaluate_members(4)
+    algo.evaluate_members(3)
     assert envs.DriftEnv.first_observations != starts[3]
 
 
 def test_without_a_seed_evaluations_differ(build):
     algo = build(small_config(envs.DriftEnv, seed=None))
     assert algo.evaluate() != algo.evaluate()
-
-
-def test_deterministic_actions_are_the_squashed_mean(build):
-    algo = build(small_config("Pendulum-v1"))
-    module = algo.get_module("policy_1")
-    observations = torch.randn(9, 3, generator=torch.Generator().manual_seed(0)) * 5
-    with torch.no_grad():
-        mean = module.policy(observations)[:, :1]
-    actions = module.forward_inference({"obs": observations})["actions"]
-    assert torch.equal(actions, torch.tanh(mean))
-    assert torch.equal(actions, module.deterministic_actions(observations))
-    space = gym.spaces.Box(-2.0, 6.0, (1,), np.float32)
-    assert unsquash_actions(np.array([[-1.0], [0.0], [1.0], [3.0]]), space).ravel().tolist() == [
-        -2.0,
-        2.0,
-        6.0,
-        6.0,
-    ]
 
 
 @pytest.mark.parametrize("interval", [None, 100])

@@ -53,6 +53,7 @@ ENSEMBLE: dict[str, Kind] = {
     "distillation_updates": Integer(at_least=1, at_most=10_000_000),
     "assess_distillation": Flag(),
     "random_steps": Integer(at_least=0),
+    "max_evaluation_steps": Integer(at_least=1),
 }
 
 #: Of these, members may differ: `rl_module(algorithm_config_overrides_per_module=…)`.

@@ -1,0 +1,112 @@
+"""Judges rules of election by the files that `benchmarks/election_statistics.py` wrote.
+
+    python benchmarks/election_rules.py docs/results/election [--from-step 20000]
+
+For each rule and task: the share of phases at which the best member was elected, the return given
+away (the best member's less the elected one's) beside that of a blind draw, and the rank
+correlation of the rule's statistic with the evaluation, over members within a phase. The truth is
+the mean return of the 20 deterministic episodes just before the phase. A phase counts for a rule at
+which every member has its statistic.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+
+def windowed(last: int, horizon: float = np.inf, warm_up: bool = False) -> Callable:
+    """R_k over the last so many episodes, of at most so many steps ago."""
+
+    def rule(phase: pd.DataFrame, episodes: pd.DataFrame) -> pd.Series:
+        step = phase["step"].iloc[0]
+        some = episodes[(episodes["step"] <= step) & (episodes["step"] > step - horizon)]
+        some = some if warm_up else some[some["random"] == 0]
+        means = some.groupby("member")["episode_return"].apply(lambda r: r.tail(last).mean())
+        return phase["member"].map(means)
+
+    return rule
+
+
+def column(name: str) -> Callable:
+    return lambda phase, episodes: phase[name]
+
+
+def both(phase: pd.DataFrame, episodes: pd.DataFrame) -> pd.Series:
+    """R_k and the critics' opinion, each standardised over the members."""
+    total: pd.Series = sum(
+        (x - x.mean()) / (x.std(ddof=0) + 1e-9)
+        for x in (windowed(5)(phase, episodes), phase["q_all"])
+    )
+    return total
+
+
+RULES: dict[str, Callable] = {
+    "R_k, last 5 episodes, warm-up included (the paper)": windowed(5, warm_up=True),
+    "R_k, last 5 episodes, without the warm-up (default)": windowed(5),
+    "last 2 episodes": windowed(2),
+    "last episode": windowed(1),
+    "last 5 episodes, none older than 10,000 steps": windowed(5, 10_000),
+    "last 5 episodes, none older than 5,000 steps": windowed(5, 5_000),
+    "Q of the member's actions, all critics, whole buffer": column("q_all"),
+    "Q of the member's actions, all critics, last 5,000 states": column("q_recent"),
+    "Q by the others' critics": column("q_all_others"),
+    "Q by its own critics": column("q_all_own"),
+    "R_k and all critics, standardised": both,
+    "10 deterministic episodes": column("second_evaluation"),
+}
+
+
+def judge(folder: Path, from_step: int) -> pd.DataFrame:
+    rows = []
+    for path in sorted(folder.glob("*.elections.csv")):
+        elections = pd.read_csv(path)
+        episodes = pd.read_csv(path.with_name(path.name.replace("elections", "episodes")))
+        task = path.name.split("_")[0]
+        for step, phase in elections[elections["step"] >= from_step].groupby("step"):
+            truth = phase["evaluation"]
+            for name, rule in RULES.items():
+                statistic = rule(phase, episodes)
+                if statistic.isna().any():
+                    continue
+                elected = truth[statistic.idxmax()]
+                rows.append(
+                    {
+                        "task": task,
+                        "rule": name,
+                        "step": step,
+                        "right": elected == truth.max(),
+                        "regret": truth.max() - elected,
+                        "blind": truth.max() - truth.mean(),
+                        "correlation": spearmanr(statistic, truth).statistic,
+                    }
+                )
+    table = pd.DataFrame(rows).groupby(["task", "rule"], sort=False)
+    result = table[["right", "regret", "blind", "correlation"]].mean()
+    return result.assign(phases=table.size())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--from-step", type=int, default=20_000)
+    args = parser.parse_args()
+    table = judge(args.folder, args.from_step)
+    for task, rows in table.groupby(level="task", sort=False):
+        print(f"\n{task}\n{'rule':56} {'right':>6} {'regret':>8} {'blind':>8} {'rank':>6} phases")
+        for (_, rule), r in rows.iterrows():
+            print(
+                f"{rule:56} {r['right']:6.0%} {r['regret']:8.0f} {r['blind']:8.0f} "
+                f"{r['correlation']:6.2f} {r['phases']:6.0f}"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""What all commands share: when Ray is loaded, how errors are told, and common options."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from rllib_cikd.common.errors import INTERRUPTED, USAGE_ERROR, CommandError, print_error
+
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", help="Show all of Ray's messages, and tracebacks of errors."),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Use the Ray cluster at this address (default: $RAY_ADDRESS, else Ray is started "
+        "on this machine).",
+    ),
+]
+
+
+class RayCommand(TyperCommand):
+    """A command whose function imports Ray, RLlib and PyTorch; it has the option `--verbose`.
+
+    Errors in what was asked for become one line and an exit code.
+    """
+
+    def invoke(self, ctx: Any) -> int:
+        verbose = ctx.params["verbose"]
+        try:
+            if ctx.obj:
+                ctx.obj()  # see rllib_command.py
+            import ray
+
+            from rllib_cikd.experiments import ray_messages
+
+            if not verbose:
+                ray_messages.silence()
+            ray_was_running = ray.is_initialized()
+            try:
+                return super().invoke(ctx)
+            finally:
+                if not ray_was_running:
+                    ray.shutdown()
+        except CommandError as error:
+            if verbose:
+                traceback.print_exc()
+            print_error(error)
+            return USAGE_ERROR
+        except KeyboardInterrupt:
+            print("rllib: interrupted", file=sys.stderr)
+            return INTERRUPTED

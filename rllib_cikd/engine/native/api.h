@@ -1,0 +1,45 @@
+// The engine's interface, in C. Memory must be as said here: nothing is checked but what is.
+//
+// Perceptrons are given by their number, their linear layers, the `layers + 1` widths from inputs
+// to outputs, the activation (0 ReLU, 1 tanh, 2 ELU) and their parameters: for each layer the
+// weights [networks, in, out], then the biases [networks, out].
+#pragma once
+
+#include <stdint.h>
+
+#define ENGINE_API extern "C" __attribute__((visibility("default")))
+
+// Chooses kernels by their place, from the widest vectors on: 0 AVX-512, 1 AVX2, 2 baseline.
+// Returns their name, or null, changing nothing, where this processor or this library lacks them.
+// To be called before all else.
+ENGINE_API const char* engine_choose(int place);
+
+// Floats that a forward pass keeps for the backward pass: `keep` 0 nothing, 1 what gradients of the
+// inputs need, 2 what those of the parameters need as well.
+ENGINE_API int64_t engine_kept(int64_t networks, int64_t layers, const int64_t* widths,
+                               int activation, int64_t rows, int keep);
+
+// y [networks, rows, out] from x [inputs, rows, in], of which network k gets number k % inputs, and
+// whose inputs and rows are so many floats apart. Returns 0, or 1 if there is no memory.
+ENGINE_API int engine_forward(int64_t networks, int64_t layers, const int64_t* widths,
+                              int activation, int64_t rows, int keep, const float* parameters,
+                              const float* x, int64_t inputs, int64_t x_input, int64_t x_row,
+                              float* y, float* kept, int64_t threads);
+
+// Gradients, of the parameters unless null and of x unless null, from that of y and from what the
+// forward pass kept. Returns 0, or 1 if there is no memory.
+ENGINE_API int engine_backward(int64_t networks, int64_t layers, const int64_t* widths,
+                               int activation, int64_t rows, int keep, const float* parameters,
+                               const float* grad_y, const float* kept, float* grad_parameters,
+                               float* grad_x, int64_t inputs, int64_t threads);
+
+// One step of Adam, the t-th, on `size` floats each: step_size is lr / (1 - beta1^t),
+// root_correction is 1 / sqrt(1 - beta2^t).
+ENGINE_API void engine_adam(float* parameters, const float* gradient, float* first_moments,
+                            float* second_moments, int64_t size, float step_size, float beta2,
+                            float one_minus_beta1, float one_minus_beta2, float root_correction,
+                            float epsilon, int64_t threads);
+
+// target += tau (source - target)
+ENGINE_API void engine_follow(float* target, const float* source, float tau, int64_t size,
+                              int64_t threads);

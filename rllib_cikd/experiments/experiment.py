@@ -1,0 +1,169 @@
+"""An experiment: what a file describes, with a command's options laid over it, checked."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.tune import CheckpointConfig
+from ray.tune.search.variant_generator import generate_variants
+
+from rllib_cikd.common.errors import CommandError
+from rllib_cikd.experiments.check import check_environments, check_settings, find_algorithm
+from rllib_cikd.experiments.read import read_experiments
+from rllib_cikd.experiments.stop_criteria import check_stop, flatten_stop
+from rllib_cikd.experiments.variants import load_variant
+
+#: A killed run loses at most this many iterations (with CIKD's defaults, 50,000 env steps).
+DEFAULT_CHECKPOINT_FREQ = 50
+#: CIKD's checkpoints hold the replay buffer: older ones are deleted to bound disk use.
+DEFAULT_CHECKPOINTS_KEPT = 2
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One checked experiment of a file.
+
+    Attributes:
+        name: Its key in the file; names the folder of results.
+        algorithm: The RLlib algorithm class that `run` names.
+        param_space: The config as Tune takes it, `grid_search` entries included, with `env`.
+        trial_configs: The configs that `param_space` resolves to, one a trial.
+        stop: Result keys, flattened with "/", and the values at which a trial stops.
+        num_samples: How often the whole grid is run.
+        checkpoint_config: When Tune writes checkpoints, and how many it keeps.
+        storage_path: Folder of results named in the file, if any.
+    """
+
+    name: str
+    algorithm: type[Algorithm]
+    param_space: dict[str, Any]
+    trial_configs: list[dict[str, Any]]
+    stop: dict[str, float]
+    num_samples: int
+    checkpoint_config: CheckpointConfig
+    storage_path: str | None = None
+
+    @property
+    def num_trials(self) -> int:
+        return len(self.trial_configs) * self.num_samples
+
+
+def load_experiments(
+    path: str | Path,
+    *,
+    variant: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    stop: Mapping[str, Any] | None = None,
+    num_samples: int | None = None,
+    checkpoint_freq: int | None = None,
+    checkpoint_at_end: bool | None = None,
+) -> list[Experiment]:
+    """Reads the experiments of a file and checks each config that they resolve to.
+
+    Args:
+        path: A `.yaml`/`.yml` file, `{experiment_name: {run, env, stop, config}}`, or a `.py` file
+            that defines `config` (an `AlgorithmConfig`, or a dict with `run` naming the
+            algorithm, "CIKD" if there is none) and optionally `stop`.
+        variant: A name in `studies/variants.yaml`, whose settings are merged over the `config` of
+            every experiment; the experiments' names tell it.
+        config: Merged over the `config` of every experiment, and over the variant.
+        stop: Merged over the `stop` of every experiment.
+        num_samples: Replaces `num_samples` of every experiment, and so on below.
+
+    Raises:
+        CommandError: If the file cannot be read, or would not run as written: unknown keys,
+            values that the algorithm's config rejects, results that are never reported.
+    """
+    path = Path(path)
+    options = {
+        "num_samples": num_samples,
+        "checkpoint_freq": checkpoint_freq,
+        "checkpoint_at_end": checkpoint_at_end,
+    }
+    given = {key: value for key, value in options.items() if value is not None}
+    specs = read_experiments(path)
+    settings = dict(config or {})
+    if variant is not None:
+        settings = {**load_variant(variant, path), **settings}
+        specs = {f"{name}_{variant}": spec for name, spec in specs.items()}
+    experiments = []
+    for name, spec in specs.items():
+        try:
+            experiments.append(_build(name, {**spec, **given}, settings, stop or {}))
+        except CommandError as error:
+            raise CommandError(f"{path}: experiment {name!r}: {error}") from error
+    return experiments
+
+
+def _build(name: str, spec: dict[str, Any], settings: Mapping, stop: Mapping) -> Experiment:
+    algorithm = find_algorithm(spec.get("run"))
+    param_space = _merge(spec.get("config") or {}, settings)
+    if spec.get("env") is not None:
+        if param_space.get("env", spec["env"]) != spec["env"] and "env" not in settings:
+            raise CommandError(
+                f"`env` is {spec['env']!r}, but `config` has {param_space['env']!r}. Keep one."
+            )
+        param_space.setdefault("env", spec["env"])
+    num_samples = spec.get("num_samples", 1)
+    if not isinstance(num_samples, int) or num_samples < 1:
+        raise CommandError(f"`num_samples` is {num_samples!r}. Give 1 or more.")
+    try:
+        resolved = generate_variants({"config": param_space})
+        trial_configs = [trial["config"] for _, trial in resolved]
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    criteria = {**flatten_stop(spec.get("stop") or {}), **flatten_stop(stop)}
+    for trial_config in trial_configs:
+        check_stop(criteria, check_settings(algorithm, trial_config))
+    check_environments(algorithm, trial_configs)
+    return Experiment(
+        name=name,
+        algorithm=algorithm,
+        param_space=param_space,
+        trial_configs=trial_configs,
+        stop=criteria,
+        num_samples=num_samples,
+        checkpoint_config=_checkpoint_config(spec),
+        storage_path=spec.get("storage_path", spec.get("local_dir")),
+    )
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lays `over` over `base`, key by key in nested dicts; a `grid_search` replaces."""
+    merged = copy.deepcopy(dict(base))
+    for key, value in over.items():
+        old = merged.get(key)
+        if (
+            isinstance(old, dict)
+            and isinstance(value, Mapping)
+            and not {"grid_search"} & {*old, *value}
+        ):
+            merged[key] = _merge(old, value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
+def _checkpoint_config(spec: Mapping[str, Any]) -> CheckpointConfig:
+    settings = {
+        "checkpoint_frequency": DEFAULT_CHECKPOINT_FREQ,
+        "checkpoint_at_end": True,
+        "num_to_keep": DEFAULT_CHECKPOINTS_KEPT,
+        **(spec.get("checkpoint_config") or {}),
+    }
+    for key, setting in (
+        ("checkpoint_freq", "checkpoint_frequency"),
+        ("checkpoint_at_end", "checkpoint_at_end"),
+        ("keep_checkpoints_num", "num_to_keep"),
+    ):
+        if key in spec:
+            settings[setting] = spec[key]
+    try:
+        return CheckpointConfig(**settings)
+    except (TypeError, ValueError) as error:
+        raise CommandError(f"checkpoint settings: {error}") from error

@@ -1,0 +1,122 @@
+"""Stop criteria: classic names of results become today's, and what is never reported is refused."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.tune.utils import flatten_dict
+
+from rllib_cikd.cikd import CIKD
+from rllib_cikd.common import result_keys as keys
+from rllib_cikd.common.errors import CommandError, did_you_mean
+
+# Classic names of results, and what RLlib's new API stack reports instead.
+_CLASSIC_KEYS = {
+    "timesteps_total": keys.STEPS,
+    "num_env_steps_sampled": keys.STEPS,
+    "agent_timesteps_total": keys.STEPS,
+    "info/num_env_steps_sampled": keys.STEPS,
+    "episodes_total": "env_runners/num_episodes_lifetime",
+}
+_EPISODE_KEYS = {
+    f"episode_{classic}_{kind}": f"episode_{new}_{kind}"
+    for classic, new in (("reward", "return"), ("return", "return"), ("len", "len"))
+    for kind in ("mean", "min", "max")
+}
+_EPISODE_SCOPES = {
+    "": "env_runners",
+    "sampler_results": "env_runners",
+    "env_runners": "env_runners",
+    "evaluation": "evaluation/env_runners",
+    "evaluation/sampler_results": "evaluation/env_runners",
+    "evaluation/env_runners": "evaluation/env_runners",
+}
+_KNOWN_KEYS = [
+    keys.ITERATION,
+    keys.STEPS,
+    "num_training_step_calls_per_iteration",
+    "time_total_s",
+    "time_this_iter_s",
+    "time_since_restore",
+    "iterations_since_restore",
+    "env_runners/num_episodes_lifetime",
+    f"env_runners/{keys.STEPS}",
+    *sorted({f"{s}/{key}" for s in _EPISODE_SCOPES.values() for key in _EPISODE_KEYS.values()}),
+]
+_CIKD_KEYS = [
+    f"{keys.ENSEMBLE}/{keys.TEACHER}",
+    f"{keys.ENSEMBLE}/{keys.NUM_DISTILLATIONS}",
+    *map(keys.evaluation_key, keys.SUMMARIES),
+]
+# Anything may be logged below these.
+_SCOPES = ("env_runners", "evaluation", "learners", "timers", "fault_tolerance", "perf")
+
+
+def flatten_stop(stop: Mapping[str, Any]) -> dict[str, float]:
+    """Returns stop criteria as Tune wants them: flat keys of results that RLlib reports.
+
+    Nested keys are joined by "/", and classic names (`timesteps_total`, `episode_reward_mean`)
+    are replaced by those of RLlib's new API stack.
+
+    Raises:
+        CommandError: If a value is not a number.
+    """
+    flat = {}
+    for key, value in flatten_dict(dict(stop), prevent_delimiter=False).items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise CommandError(
+                f"stop: {key} is {value!r}. Give a number: a trial stops when the result of that "
+                "name reaches it."
+            )
+        flat[_modern_key(key)] = value
+    return flat
+
+
+def _modern_key(key: str) -> str:
+    scope, _, leaf = key.rpartition("/")
+    if leaf in _EPISODE_KEYS and scope in _EPISODE_SCOPES:
+        return f"{_EPISODE_SCOPES[scope]}/{_EPISODE_KEYS[leaf]}"
+    return _CLASSIC_KEYS.get(key, key)
+
+
+def check_stop(stop: Mapping[str, float], config: AlgorithmConfig) -> None:
+    """Refuses criteria that can never be met, because Tune would run on for ever.
+
+    Args:
+        stop: What `flatten_stop` returned.
+        config: Of a trial, validated.
+
+    Raises:
+        CommandError: If the algorithm does not report a key.
+    """
+    known, scopes = list(_KNOWN_KEYS), list(_SCOPES)
+    if issubclass(config.algo_class, CIKD):
+        members = (f"{keys.ENSEMBLE}/{keys.RETURN_MEAN}/{member}" for member in config.policies)
+        known += [*_CIKD_KEYS, *members]
+        scopes += [keys.ENSEMBLE]
+    for key in stop:
+        if key.startswith("evaluation/") and not config.evaluation_interval:
+            raise CommandError(
+                f"stop: {key} is only reported when the algorithm is evaluated. Set "
+                "`evaluation_interval` in `config`."
+            )
+        if key in known:
+            continue
+        # Below RLlib's own scopes, and with callbacks anywhere, only what looks like a
+        # misspelling is refused.
+        may_exist = key.split("/")[0] in scopes or _has_callbacks(config)
+        if not may_exist or difflib.get_close_matches(key, known, n=1, cutoff=0.9):
+            raise CommandError(
+                f"stop: {key!r} is not reported by {config.algo_class.__name__}, so it would never "
+                f"stop a trial.{did_you_mean(key, known)} Common criteria: {keys.STEPS}, "
+                f"{keys.ITERATION}, {keys.TRAINING_RETURN}, {keys.EVALUATION_RETURN}."
+            )
+
+
+def _has_callbacks(config: AlgorithmConfig) -> bool:
+    settings = {k: v for k, v in vars(config).items() if k.startswith("callbacks")}
+    default = config.algo_class.get_default_config()
+    return any(value != getattr(default, key, None) for key, value in settings.items())

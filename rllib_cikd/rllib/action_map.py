@@ -1,0 +1,160 @@
+"""The one mapping from members' actions in [-1, 1] to an environment's own.
+
+Training, evaluation and videos use it alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from rllib_cikd.common.errors import EnvironmentFault, NotFinite
+
+#: From all boxes' numbers, float64, to an action or a part of one.
+_Pack = Callable[[np.ndarray], Any]
+
+
+class _Refused(Exception):
+    """What is wrong with a space."""
+
+
+class ActionMap:
+    """Maps members' actions, `[A]` in [-1, 1], to an environment's own.
+
+    A box's numbers go linearly from its lower to its upper bounds, computed in float64, and are
+    cast to its type; integers (and booleans) are rounded to the nearest. A dictionary or tuple of
+    boxes takes its parts of the action one after the other.
+
+    Args:
+        space: The environment's action space.
+        env_name: How error messages call the environment.
+
+    Raises:
+        EnvironmentFault: If the space is not made of boxes with finite bounds.
+    """
+
+    def __init__(self, space: gym.Space, env_name: str):
+        self.space = space
+        self._env_name = env_name
+        boxes: list[spaces.Box] = []
+        try:
+            self._pack = _packer_of(space, boxes, 0)
+            if not sum(math.prod(box.shape) for box in boxes):
+                raise _Refused("there is nothing to decide. Declare at least one number")
+        except _Refused as wrong:
+            raise EnvironmentFault(
+                f"env={env_name!r} has the action space {space}: {wrong}."
+            ) from None
+        self._low = np.concatenate([box.low.ravel().astype(np.float64) for box in boxes])
+        self._high = np.concatenate([box.high.ravel().astype(np.float64) for box in boxes])
+        self._half_low, self._half_high = 0.5 * self._low, 0.5 * self._high
+        #: What members act in: `Box(-1, 1, (A,), float32)`.
+        self.member_space = spaces.Box(-1.0, 1.0, self._low.shape, np.float32)
+
+    def __call__(self, action: np.ndarray) -> Any:
+        """Returns the environment's action for a member's `[A]`.
+
+        Raises:
+            EnvironmentFault: If the action is not finite: the policy has diverged.
+        """
+        return self._pack(self._values(action))
+
+    def batch(self, actions: np.ndarray) -> list[Any]:
+        """Returns the environment's actions for members' actions `[N, A]`, as `__call__`."""
+        return [self._pack(values) for values in self._values(actions)]
+
+    def _values(self, actions: np.ndarray) -> np.ndarray:
+        """Numbers between the bounds, float64, of the shape of `actions`."""
+        actions = np.asarray(actions, dtype=np.float64)
+        if not math.isfinite(actions.sum()):
+            raise NotFinite(
+                f"env={self._env_name!r} would get a non-finite action ({actions.tolist()}): the "
+                "policy has diverged. Lower the learning rates, or set `grad_clip`."
+            )
+        # Exact at both bounds, and for a symmetric box everywhere; no overflow for huge ones.
+        values = (1.0 - actions) * self._half_low + (1.0 + actions) * self._half_high
+        return np.minimum(np.maximum(values, self._low), self._high)
+
+
+def _packer_of(space: gym.Space, boxes: list[spaces.Box], start: int) -> _Pack:
+    """A function from all boxes' numbers to an action of `space`, whose own begin at `start`.
+
+    Appends the space's boxes to `boxes`, in the order of their numbers.
+    """
+    if isinstance(space, spaces.Dict):
+        packers = dict(
+            zip(space.spaces, _packers(space.spaces.values(), boxes, start), strict=True)
+        )
+        return lambda values: {key: pack(values) for key, pack in packers.items()}
+    if isinstance(space, spaces.Tuple):
+        parts = _packers(space.spaces, boxes, start)
+        return lambda values: tuple(pack(values) for pack in parts)
+    if isinstance(space, spaces.Box):
+        _check_bounds(space)
+        boxes.append(space)
+        return _box_packer(space, slice(start, start + math.prod(space.shape)))
+    if isinstance(space, spaces.Discrete):
+        raise _Refused(
+            "CIKD's soft actor-critic needs continuous `Box` actions; discrete actions need "
+            "another algorithm (for example RLlib's DQN)"
+        )
+    raise _Refused(
+        f"{type(space).__name__} is not supported, actions are `Box`es or dictionaries and tuples "
+        "of them. Map a `Box` to it with a `gymnasium.ActionWrapper`"
+    )
+
+
+def _packers(members: Iterable[gym.Space], boxes: list[spaces.Box], start: int) -> list[_Pack]:
+    packers = []
+    for space in members:
+        before = len(boxes)
+        packers.append(_packer_of(space, boxes, start))
+        start += sum(math.prod(box.shape) for box in boxes[before:])
+    return packers
+
+
+def _check_bounds(box: spaces.Box) -> None:
+    low, high = box.low.astype(np.float64), box.high.astype(np.float64)
+    bounded = np.isfinite(low) & np.isfinite(high) & box.bounded_below & box.bounded_above
+    if not bounded.all():
+        raise _Refused(
+            "an unbounded action space cannot be mapped from [-1, 1]. Declare finite bounds with "
+            "`gymnasium.wrappers.TransformAction(env, lambda action: action, Box(low, high))`, and "
+            "leave `ClipAction` out, which takes the bounds away: actions never leave them here"
+        )
+    if (low > high).any():
+        raise _Refused("a lower bound is above its upper bound. Exchange them")
+
+
+def _box_packer(box: spaces.Box, part: slice) -> _Pack:
+    shape = box.shape
+    dtype: Any = box.dtype
+
+    def pack_floats(values: np.ndarray) -> np.ndarray:
+        numbers = values[part].astype(dtype).reshape(shape)
+        # Bounds of long double may lie between two float64 numbers.
+        return numbers if dtype.itemsize <= 8 else np.clip(numbers, box.low, box.high)
+
+    def pack_vector(values: np.ndarray) -> np.ndarray:
+        return values[part].astype(dtype)
+
+    def pack_integers(values: np.ndarray) -> np.ndarray:
+        rounded = np.rint(values[part]).reshape(shape)
+        if dtype.kind == "b":
+            return rounded.astype(bool)
+        # Comparing first: a bound of 64 bits may round to a float beyond its type.
+        numbers = np.empty(shape, dtype)
+        at_low, at_high = rounded <= box.low.astype(float), rounded >= box.high.astype(float)
+        between = ~(at_low | at_high)
+        numbers[at_high], numbers[at_low] = box.high[at_high], box.low[at_low]
+        numbers[between] = rounded[between].astype(dtype)
+        return numbers
+
+    if dtype.kind != "f":
+        return pack_integers
+    return pack_vector if len(shape) == 1 and dtype.itemsize <= 8 else pack_floats

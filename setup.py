@@ -1,0 +1,77 @@
+"""Builds the engine's native library (`rllib_cikd/engine/native`); all else is in pyproject.toml.
+
+It needs a C++ compiler and nothing else. Without one, or if it fails, the package is installed
+without the library and computes with PyTorch's operations.
+"""
+
+from __future__ import annotations
+
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+
+SOURCES = Path("rllib_cikd/engine/native")
+# No -march and no -ffast-math: the library chooses among its kernels when it is loaded, and what is
+# not a number must come out as such.
+FLAGS = [
+    "-std=c++17",
+    "-O2",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fno-exceptions",
+    "-fno-rtti",
+    "-fvisibility=hidden",
+]
+# What only one file's functions may use.
+SIMD = {
+    "avx512": ["-mavx512f", "-mavx2", "-mfma", "-mbmi2"],
+    "avx2": ["-mavx2", "-mfma", "-mbmi2"],
+}
+
+
+class BuildLibrary(build_ext):
+    """A plain shared library, for no particular version of Python."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        return fullname.replace(".", "/") + ".so"
+
+    def build_extension(self, ext: Extension) -> None:
+        on_x86 = sysconfig.get_platform().endswith(("x86_64", "amd64"))
+
+        def compiled(source: str) -> list[str]:
+            simd = SIMD.get(Path(source).stem, []) if on_x86 else []
+            return self.compiler.compile(
+                [source], output_dir=self.build_temp, extra_postargs=FLAGS + simd
+            )
+
+        with ThreadPoolExecutor() as pool:
+            objects = [o for some in pool.map(compiled, ext.sources) for o in some]
+        self.compiler.link_shared_object(
+            objects, self.get_ext_fullpath(ext.name), libraries=["pthread"], target_lang="c++"
+        )
+
+
+class Wheel(bdist_wheel):
+    """For every Python 3 on this platform."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return ("py3", "none", super().get_tag()[2])
+
+
+setup(
+    ext_modules=[
+        Extension(
+            "rllib_cikd.engine.libengine",
+            sources=sorted(str(path) for path in SOURCES.glob("*.cpp")),
+            depends=sorted(str(path) for path in SOURCES.glob("*.h")),
+            optional=True,
+        )
+    ],
+    cmdclass={"build_ext": BuildLibrary, "bdist_wheel": Wheel},
+    exclude_package_data={"rllib_cikd.engine": ["native/*"]},
+)

@@ -1,0 +1,68 @@
+"""`rllib evaluate`: its options, its figures, and that they can be repeated."""
+
+import json
+import math
+import re
+
+import pytest
+from helpers import finish, start
+
+
+def test_no_checkpoint(run_main, tmp_path):
+    exit_code, _, stderr = run_main("evaluate", tmp_path)
+    assert exit_code == 2
+    assert "no RLlib checkpoint in it" in stderr
+
+
+def test_every_option_reaches_the_evaluation(run_main, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(
+        "rllib_cikd.experiments.checkpoint_evaluation.evaluate",
+        lambda checkpoint, **given: seen.update(given, checkpoint=checkpoint),
+    )
+    run_main("evaluate", "c")
+    defaults = {"checkpoint": "c", "num_episodes": 20, "member": "all", "seed": None}
+    assert seen == {**defaults, "video_folder": None, "out": None, "ray_address": None}
+    options = ["--episodes", 3, "--member", "best", "--seed", 0, "--video", "v", "--out", "o"]
+    run_main("evaluate", "c", *options, "--ray-address", "a:1")
+    assert seen == {
+        "checkpoint": "c",
+        "num_episodes": 3,
+        "member": "best",
+        "seed": 0,
+        "video_folder": "v",
+        "out": "o",
+        "ray_address": "a:1",
+    }
+
+
+def test_evaluating_twice_gives_the_same_figures(runs):
+    folder, _, _ = runs
+    options = ["--episodes", "3", "--out"]
+    first = start("evaluate", "results/good", *options, "first.json", cwd=folder)
+    again = start("evaluate", "results/good", *options, "again.json", cwd=folder)
+    exit_code, stdout, stderr = finish(first)
+    assert exit_code == 0, stderr
+    assert finish(again)[0] == 0
+    results = json.loads((folder / "first.json").read_text())
+    assert results == json.loads((folder / "again.json").read_text())
+
+    (checkpoint,) = folder.glob("results/good/CIKD_*/checkpoint_*")
+    assert results["checkpoint"] == str(checkpoint)
+    assert (results["algorithm"], results["env"]) == ("CIKD", "Pendulum-v1")
+    assert (results["episodes"], results["seed"]) == (3, 0)
+    assert results["num_env_steps_sampled_lifetime"] == 800
+    assert list(results["members"]) == ["policy_0", "policy_1"]
+    means = []
+    for policy_id, member in results["members"].items():
+        assert member["lengths"] == [200] * 3
+        assert len(member["returns"]) == 3
+        means.append(sum(member["returns"]) / 3)
+        assert re.search(rf"^{policy_id} +{means[-1]:,.1f} ", stdout, re.MULTILINE)
+    summary = results["summary"]
+    assert math.isclose(summary["best_return_mean"], max(means))
+    assert math.isclose(summary["worst_return_mean"], min(means))
+    assert math.isclose(summary["mean_return_mean"], sum(means) / 2)
+    elected = results["elected_policy"]
+    assert summary["elected_return_mean"] == pytest.approx(means[int(elected[-1])])
+    assert re.search(rf"^{elected} .*<- elected$", stdout, re.MULTILINE)

@@ -1,0 +1,29 @@
+"""`rllib study run` and `rllib study report`: their options."""
+
+
+def test_every_option_reaches_the_study(run_main, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(
+        "rllib_cikd.study.command.run", lambda file, **given: seen.update(given, file=file)
+    )
+    options = ["--storage-path", "d", "-n", "n", "--ray-address", "a:1", "-v"]
+    run_main("study", "run", "s.yaml", *options)
+    names = {"storage_path": "d", "experiment_name": "n", "ray_address": "a:1"}
+    assert seen == {"file": "s.yaml", **names, "verbose": True}
+
+
+def test_every_option_reaches_the_report(run_main, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(
+        "rllib_cikd.study.command.report", lambda folder, **given: seen.update(given, folder=folder)
+    )
+    run_main("study", "report", "d", "--out", "o", "--baseline", "cikd")
+    assert seen == {"folder": "d", "out": "o", "baseline": "cikd"}
+
+
+def test_a_studys_results_are_in_a_folder(run_main):
+    exit_code, _, stderr = run_main(
+        "study", "run", "studies/quick.yaml", "--storage-path", "s3://bucket"
+    )
+    assert exit_code == 2
+    assert "must be in a folder" in stderr

@@ -1,0 +1,65 @@
+"""Stop criteria: classic and nested names, and names that no result has."""
+
+import pytest
+
+from rllib_cikd.common.errors import CommandError
+from rllib_cikd.experiments.stop_criteria import flatten_stop
+
+
+@pytest.mark.parametrize(
+    ("stop", "flat"),
+    [
+        ({"timesteps_total": 5}, {"num_env_steps_sampled_lifetime": 5}),
+        ({"episode_reward_mean": 5}, {"env_runners/episode_return_mean": 5}),
+        ({"sampler_results": {"episode_reward_max": 5}}, {"env_runners/episode_return_max": 5}),
+        ({"episodes_total": 5}, {"env_runners/num_episodes_lifetime": 5}),
+        ({"training_iteration": 5}, {"training_iteration": 5}),
+        (
+            {"evaluation": {"env_runners": {"episode_return_mean": -150}}},
+            {"evaluation/env_runners/episode_return_mean": -150},
+        ),
+        (
+            {"evaluation/sampler_results/episode_reward_mean": -1.5},
+            {"evaluation/env_runners/episode_return_mean": -1.5},
+        ),
+    ],
+)
+def test_classic_and_nested_keys(stop, flat):
+    assert flatten_stop(stop) == flat
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("{timesteps_total: 1000}", "{timesteps_total: many}", "timesteps_total is 'many'"),
+        ("timesteps_total", "time_steps_total", "'time_steps_total' is not reported"),
+        ("timesteps_total", "env_runners/episode_retrun_mean", "env_runners/episode_return_mean"),
+        ("timesteps_total", "evaluation/episode_reward_mean", "Set `evaluation_interval`"),
+    ],
+)
+def test_what_would_never_stop_a_trial(load, minimal, old, new, words):
+    with pytest.raises(CommandError, match=f"experiment.yaml: .*stop: .*{words}"):
+        load(minimal.replace(old, new))
+
+
+def test_results_of_a_member(load, minimal):
+    text = minimal + "        evaluation_interval: 1\n"
+    for key in ("ensemble/return_mean/policy_1", "evaluation/ensemble/worst_return_mean"):
+        (experiment,) = load(text.replace("timesteps_total", key))
+        assert list(experiment.stop) == [key]
+
+
+def test_what_a_callback_logs(load):
+    (experiment,) = load(
+        """
+        from rllib_cikd import CIKDConfig
+
+        def log(metrics_logger, **kwargs):
+            metrics_logger.log_value("distance", 1.0)
+
+        config = CIKDConfig().environment("Pendulum-v1").callbacks(on_episode_end=log)
+        stop = {"distance": 10}
+        """,
+        name="logs.py",
+    )
+    assert experiment.stop == {"distance": 10}

@@ -1,0 +1,58 @@
+"""Named comparisons: what `--variant` loads, and over what it is laid."""
+
+import functools
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rllib_cikd.common.errors import CommandError
+from rllib_cikd.experiments.experiment import load_experiments
+from rllib_cikd.experiments.variants import VARIANTS_FILE, load_variant
+
+ROOT = Path(__file__).parents[2]
+PENDULUM = ROOT / "tuned_examples" / "cikd-pendulum.yaml"
+
+
+def test_every_shipped_variant_can_be_loaded():
+    for name, settings in yaml.safe_load((ROOT / VARIANTS_FILE).read_text()).items():
+        assert load_variant(name, PENDULUM).keys() == settings.keys()
+
+
+def test_it_names_the_run_and_lies_between_file_and_config():
+    (plain,) = load_experiments(PENDULUM)
+    (experiment,) = load_experiments(
+        PENDULUM, variant="cikd-k5", config={"distillation_interval": 777}
+    )
+    assert experiment.name == "cikd-pendulum_cikd-k5"
+    changed = {"ensemble_size": 5, "distillation_interval": 777}
+    assert experiment.trial_configs == [plain.trial_configs[0] | changed]
+    (experiment,) = load_experiments(PENDULUM, variant="cikd-k5", config={"ensemble_size": 4})
+    assert experiment.trial_configs[0]["ensemble_size"] == 4
+
+
+@pytest.mark.parametrize(
+    ("variant", "words"),
+    [("ensembel-sac", "Did you mean 'ensemble-sac'"), ("nonsense", "has vanilla-sac, ")],
+)
+def test_unknown_variants_are_refused(variant, words):
+    with pytest.raises(CommandError, match=words):
+        load_experiments(PENDULUM, variant=variant)
+
+
+def test_variants_without_their_file(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(PENDULUM.read_text())
+    load = functools.partial(load_experiments, file, variant="cikd-k5")
+    with pytest.raises(CommandError, match=r"there is no studies/variants\.yaml in .* --config"):
+        load()
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "variants.yaml").write_text("cikd-k5: 5")
+    with pytest.raises(CommandError, match="its form is"):
+        load()
+    (tmp_path / "studies" / "variants.yaml").write_text(
+        "cikd-k5: {ensemble_size: 7, actor_lr: 1e-4}"
+    )
+    (experiment,) = load()
+    assert experiment.trial_configs[0]["ensemble_size"] == 7
+    assert experiment.trial_configs[0]["actor_lr"] == 1e-4  # no text

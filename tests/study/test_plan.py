@@ -1,0 +1,95 @@
+"""Study files: the grid that one asks for, and what is wrong with it."""
+
+from __future__ import annotations
+
+import pytest
+from study_examples import ROOT, STUDY
+
+from rllib_cikd.common.errors import CommandError
+from rllib_cikd.study.plan import load_study
+
+STUDIES = sorted(path for path in (ROOT / "studies").glob("*.yaml") if path.stem != "variants")
+
+
+def test_a_study_is_a_grid(project):
+    study = load_study(project / "studies" / "small.yaml")
+    assert study.name == "small"
+    assert study.baseline == "vanilla-sac"
+    assert [cell.name for cell in study.cells] == [
+        "small_vanilla-sac_seed0",
+        "small_cikd_seed0",
+        "small_vanilla-sac_seed1",
+        "small_cikd_seed1",
+    ]
+    vanilla, cikd = study.cells[2:]
+    assert (vanilla.task, vanilla.steps, vanilla.config["seed"]) == ("Pendulum-v1", 1000, 1)
+    differing = {
+        key
+        for key in {*vanilla.config, *cikd.config}
+        if vanilla.config.get(key) != cikd.config.get(key)
+    }
+    assert differing == {"ensemble_size", "knowledge_sharing"}
+    assert vanilla.config["assess_distillation"] is True
+
+
+def test_a_variant_goes_before_the_studys_settings(project):
+    text = STUDY.replace("assess_distillation: true", "ensemble_size: 4, distillation_lr: 1e-4")
+    (project / "studies" / "small.yaml").write_text(text)
+    vanilla, cikd = load_study(project / "studies" / "small.yaml").cells[:2]
+    assert (vanilla.config["ensemble_size"], cikd.config["ensemble_size"]) == (1, 4)
+    assert vanilla.config["distillation_lr"] == cikd.config["distillation_lr"] == 1e-4
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_shipped_study_can_be_trained(path):
+    study = load_study(path)
+    assert study.cells
+    if path.stem.startswith("figure"):  # at the paper's scale
+        assert {cell.seed for cell in study.cells} == {0, 1, 2, 3, 4}
+        assert {cell.steps for cell in study.cells} <= {1_000_000, 1_500_000}
+        for cell in study.cells:
+            assert (cell.config["evaluation_interval"], cell.config["evaluation_duration"]) == (
+                10,
+                20,
+            )
+
+
+def test_the_papers_figures_are_all_there():
+    assert {f"figure{n}" for n in range(2, 10)} | {"quick"} <= {path.stem for path in STUDIES}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("seeds:", "sedes:", ["unknown key 'sedes'", "Did you mean 'seeds'?"]),
+        ("seeds: [0, 1]\n", "", ["`seeds` is missing"]),
+        ("[0, 1]", "[0, 0]", ["`seeds` is [0, 0]", "[0, 1, 2, 3, 4]"]),
+        ("[0, 1]", "3", ["`seeds` is 3"]),
+        ("steps: 1000", "steps: 1e6", ["`steps` has 1000000.0", "1000000"]),
+        ("steps: 1000", "steps: {smal: 5}", ["`steps` is {'smal': 5}", "['small']"]),
+        ("[small]", "[smal]", ["tuned_examples: smal", "Did you mean 'small'?"]),
+        ("[vanilla-sac, cikd]", "[vanila-sac]", ["vanila-sac", "Did you mean 'vanilla-sac'?"]),
+        ("[vanilla-sac, cikd]", "[cikd, cikd]", ["`variants`", "each name once"]),
+        ("assess_distillation", "asses_distillation", ["Did you mean 'assess_distillation'?"]),
+        ("assess_distillation: true", "seed: 3", ["`seed` stands in `config`", "`seeds`"]),
+        (
+            "assess_distillation: true",
+            "evaluation_interval: null",
+            ["never evaluated", "`evaluation_interval`"],
+        ),
+        (
+            "assess_distillation: true",
+            "tau: {grid_search: [0.1, 0.2]}",
+            ["`grid_search`", "into variants"],
+        ),
+        ("seeds:", "baseline: ensemble-sac\nseeds:", ["baseline: ensemble-sac", "none of its"]),
+    ],
+)
+def test_what_is_wrong_with_a_study_is_said(project, old, new, words):
+    path = project / "studies" / "small.yaml"
+    assert old in STUDY
+    path.write_text(STUDY.replace(old, new))
+    with pytest.raises(CommandError) as error:
+        load_study(path)
+    for word in words:
+        assert word in str(error.value)
