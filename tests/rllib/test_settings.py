@@ -456,8 +456,6 @@ def test_search_spaces_are_arguments():
 
 COMBINATIONS = [
     ({"reset_students": True, "ensemble_size": 1}, "reset_students=True: needs ensemble_size"),
-    ({"assess_distillation": True, "knowledge_sharing": "none"}, "nothing to assess"),
-    ({"assess_distillation": True, "ensemble_size": 1}, "nothing to assess"),
     ({"n_step": 60}, "n_step=60: must be at most rollout_fragment_length (50)"),
     ({"local_gpu_idx": 1}, "needs num_gpus_per_learner above 0"),
     ({"local_gpu_idx": 1, "num_gpus_per_learner": 1, "num_learners": 1}, "num_learners=0"),
@@ -483,6 +481,8 @@ def test_bad_combinations(values, words):
 def test_good_combinations():
     for values in (
         {"ensemble_size": 1, "knowledge_sharing": "extra_updates", "assess_distillation": True},
+        # A study gives it to all of its variants, also to those without phases.
+        {"ensemble_size": 1, "knowledge_sharing": "none", "assess_distillation": True},
         {"reset_students": True},
         {"local_gpu_idx": 1, "num_gpus_per_learner": 1},
         {"n_step": 50},

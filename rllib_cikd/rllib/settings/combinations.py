@@ -17,8 +17,7 @@ def check_combinations(config: Any, ids: Sequence[str]) -> None:
     """Checks settings against each other; each for itself has been checked.
 
     Raises:
-        ValueError: At the first combination that cannot work, or in which a setting would do
-            nothing.
+        ValueError: At the first combination that cannot work.
     """
     _check_phases(config, ids)
     _check_buffer(config)
@@ -33,9 +32,6 @@ def check_combinations(config: Any, ids: Sequence[str]) -> None:
 
 
 def _check_phases(config: Any, ids: Sequence[str]) -> None:
-    shares = config.knowledge_sharing != "none" and (
-        config.ensemble_size > 1 or config.knowledge_sharing == "extra_updates"
-    )
     if config.reset_students and config.knowledge_sharing != "distillation":
         reject(
             "reset_students",
@@ -43,15 +39,8 @@ def _check_phases(config: Any, ids: Sequence[str]) -> None:
             f"needs knowledge_sharing='distillation', not {config.knowledge_sharing!r}: "
             "students would be reset without being taught",
         )
-    if config.reset_students and not shares:
+    if config.reset_students and config.ensemble_size == 1:
         reject("reset_students", config.reset_students, "needs ensemble_size above 1")
-    if config.assess_distillation and not shares:
-        reject(
-            "assess_distillation",
-            config.assess_distillation,
-            f"there is nothing to assess with knowledge_sharing={config.knowledge_sharing!r} and "
-            f"ensemble_size={config.ensemble_size}; set it to False",
-        )
     networks = list(shapes(config, ids).values())
     if config.knowledge_sharing == "hard_copy" and any(n != networks[0] for n in networks):
         reject(
