@@ -20,7 +20,7 @@ STEPS = 200
 
 
 class Line(gym.Env):
-    """A point on a line; `size` observations, episodes of `n` steps, actions up to `reach`."""
+    """A point on a line; `size` observations, episodes of `n` steps."""
 
     def __init__(self, config=None):
         config = config or {}
