@@ -65,7 +65,11 @@ def test_remote_env_runners(build, num_env_runners, num_envs, fragment):
     assert assert_each_transition_once_and_in_order(rows) == num_env_runners * num_envs
     finished = sum(results[-1]["ensemble"]["episodes_lifetime"].values())
     assert finished == results[-1]["env_runners"]["num_episodes_lifetime"]
-    assert results[-1]["ensemble"]["num_distillations_lifetime"] == steps // 100
+    # At the first phase there may be no R_k yet: the warm-up's episodes do not count.
+    phases = results[-1]["ensemble"]
+    assert phases["num_skipped_phases_lifetime"] <= 1
+    due = phases["num_distillations_lifetime"] + phases["num_skipped_phases_lifetime"]
+    assert due == steps // 100
     # After each iteration, the remote members equal the learner's.
     own = learner_of(algo).module.get_state(inference_only=True)
     for state in algo.env_runner_group.foreach_env_runner(

@@ -176,7 +176,8 @@ def test_5_weight_syncs_do_not_read_the_buffer(build, monkeypatch):
 
 def test_6_returns_are_there_also_without_a_new_episode(build):
     """Pendulum's episodes have 200 steps, an iteration 50: most iterations finish none."""
-    algo = build(small_config("Pendulum-v1", steps_per_iteration=50, random_steps=1000))
+    start = {"random_steps": 0, "num_steps_sampled_before_learning_starts": 1000}
+    algo = build(small_config("Pendulum-v1", steps_per_iteration=50, **start))
     results = [algo.train()["ensemble"] for _ in range(11)]
     known = [
         sum(not np.isnan(value) for value in result["return_mean"].values()) for result in results
