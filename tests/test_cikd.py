@@ -89,7 +89,7 @@ def test_callbacks_fire(build):
     assert calls["episode_end"] == episodes
     assert calls["episode_start"] in (episodes, episodes + 1)
     assert calls["episode_step"] == 10 * episodes
-    assert calls["sample_end"] == 8
+    assert calls["sample_end"] == 8 + 2  # fragments, and evaluations
     assert calls["train_result"] == 4
     assert calls["evaluate_start"] == len(evaluations) == 2
     returns = evaluations[-1]["ensemble"]["return_mean"]
