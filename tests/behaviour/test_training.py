@@ -1012,10 +1012,11 @@ def test_callbacks_fire(build):
     algo = build(config)
     results = [algo.train() for _ in range(4)]
     assert calls["init"] == 1
-    assert calls["episode_end"] == 40
-    assert calls["episode_start"] in (40, 41)
-    assert calls["episode_step"] == 400
-    assert calls["sample_end"] == 8
+    # 40 episodes of training, and 3 of each member in each of two evaluations.
+    assert calls["episode_end"] == 40 + 18
+    assert calls["episode_start"] in (40 + 18, 41 + 18)
+    assert calls["episode_step"] == 400 + 180
+    assert calls["sample_end"] == 8 + 2
     assert calls["train_result"] == 4
     assert calls["evaluate_start"] == len(evaluations) == 2
     returns = evaluations[-1]["ensemble"]["return_mean"]
