@@ -239,7 +239,7 @@ class CIKD(CheckpointedSAC):
         return play_on_runners(group, remote, num, seeds, callbacks)
 
     def _mean_evaluation_returns(self) -> list[float]:
-        return self._play_evaluation().returns.mean(axis=1).tolist()
+        return [float(member["returns"].mean()) for member in self.evaluate_members().values()]
 
     @override(Algorithm)
     def evaluate(self, parallel_train_future: Any = None) -> dict[str, Any]:

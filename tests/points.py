@@ -121,7 +121,7 @@ class Raises(Point):
 
 class Endless(Point):
     def __init__(self, config=None):
-        super().__init__({"n": 10**9})
+        super().__init__({**(config or {}), "n": 10**9})
 
 
 class Camera(Point):

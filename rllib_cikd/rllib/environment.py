@@ -202,9 +202,19 @@ def _config_parameter(
     positional = [
         p
         for p in parameters.values()
-        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.name != "render_mode"
     ]
-    if len(positional) != 1 or positional[0].name in context:
+    required = [p for p in positional if p.default is p.empty]
+    if (
+        not required
+        and len(positional) == 1
+        and len(context)
+        and context.keys().isdisjoint(parameters)
+    ):
+        # `def __init__(self, c=None)`: whatever its name, these settings are for it.
+        empty = positional[0].default is None or positional[0].default == {}
+        return positional[0].name if empty else None
+    if len(required) != 1 or required[0].name in context:
         return None
-    plain = positional[0].annotation in (int, float, str, bool, "int", "float", "str", "bool")
-    return None if plain else positional[0].name
+    plain = required[0].annotation in (int, float, str, bool, "int", "float", "str", "bool")
+    return None if plain else required[0].name

@@ -36,6 +36,16 @@ class AnyName(Point):
         super().__init__(c)
 
 
+class DefaultsToNone(Point):
+    def __init__(self, c=None):
+        super().__init__(c)
+
+
+class OnlySize(Point):
+    def __init__(self, size=5):
+        super().__init__({"n": size})
+
+
 class ConfigLast(Point):
     def __init__(self, render_mode=None, *, env_config):
         super().__init__(env_config)
@@ -78,6 +88,10 @@ class NeedsTwo(Point):
         (Point, {"n": 7}, "n", 7),
         (Config, {"n": 7}, "n", 7),
         (AnyName, {"n": 7}, "n", 7),
+        (DefaultsToNone, {"n": 7}, "n", 7),
+        (DefaultsToNone, {}, "n", 20),
+        (OnlySize, {"size": 7}, "n", 7),
+        (OnlySize, {}, "n", 5),
         (ConfigLast, {"n": 7}, "n", 7),
         (PassesOn, {"n": 7}, "n", 7),
         (PassesOn, {}, "n", 20),
@@ -102,6 +116,7 @@ def test_classes_get_env_config_as_they_are_written(env, env_config, attribute, 
     [
         (points.Settings, {"sice": 7}, r"has no parameter \['sice'\].*env_config=\{'sice': 7\}"),
         (points.NoSettings, {"size": 7}, r"`__init__\(self\)` has no parameter \['size'\]"),
+        (OnlySize, {"n": 7}, r"`__init__\(self, size=5\)` has no parameter \['n'\]"),
         (NeedsNumber, {}, r"`__init__\(self, size: 'int'\)` needs \['size'\]"),
         (NeedsTwo, {"size": 3}, r"needs \['size'\].*and gets the whole of env_config"),
         ("points.Pointt", {}, "the module 'points' has no class 'Pointt'"),
