@@ -22,7 +22,9 @@ _RESET = "`reset(self, *, seed=None, options=None)` returns (observation, info) 
 
 #: What to use instead of wrappers that keep running statistics.
 _INSTEAD = {
-    NormalizeObservation: 'set `observation_filter="MeanStdFilter"`',
+    NormalizeObservation: (
+        "scale observations by constants, with `gymnasium.wrappers.TransformObservation`"
+    ),
     NormalizeReward: "scale rewards by a constant, with `gymnasium.wrappers.TransformReward`",
 }
 
