@@ -18,7 +18,9 @@ import ctypes
 import functools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import torch
@@ -163,6 +165,36 @@ def _choice(variable: str, choices: Sequence[str]) -> str:
     return value
 
 
+_all_threads: ContextVar[int | None] = ContextVar("_all_threads", default=None)
+
+
+@contextmanager
+def all_threads() -> Iterator[None]:
+    """PyTorch's threads are the library's alone; PyTorch's own operations take one meanwhile.
+
+    For steps whose products the library computes. What is left to PyTorch there is too small to
+    divide, and its threads spin for milliseconds after each piece of work, on the processor that
+    the library's need: with two threads on two processors that costs two thirds of the speed. And
+    PyTorch's sums then do not depend on the number of threads either. Without the library, nothing
+    changes.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or _load()[0] is None:
+        yield
+        return
+    token = _all_threads.set(threads)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        _all_threads.reset(token)
+
+
+def _threads() -> int:
+    return _all_threads.get() or torch.get_num_threads()
+
+
 def _library() -> ctypes.CDLL:
     library, words = _load()
     if library is None:
@@ -224,7 +256,7 @@ def forward(
         x.stride(1),
         y.data_ptr(),
         kept.address if kept is not None else None,
-        torch.get_num_threads(),
+        _threads(),
     )
     _done(code)
     return y, kept
@@ -263,7 +295,7 @@ def backward(
         grad_parameters.data_ptr() if grad_parameters is not None else None,
         grad_x.data_ptr() if grad_x is not None else None,
         kept.inputs,
-        torch.get_num_threads(),
+        _threads(),
     )
     _done(code)
     return grad_x, grad_parameters
@@ -309,7 +341,7 @@ def adam(
         1.0 - beta2,
         1.0 / math.sqrt(1.0 - beta2**step),
         epsilon,
-        torch.get_num_threads(),
+        _threads(),
     )
 
 
@@ -323,5 +355,5 @@ def follow(target: Tensor, source: Tensor, tau: float) -> None:
     _check("the source", source, target.shape)
     _check("the target", target, target.shape)
     library.engine_follow(
-        target.data_ptr(), source.data_ptr(), tau, target.numel(), torch.get_num_threads()
+        target.data_ptr(), source.data_ptr(), tau, target.numel(), _threads()
     )

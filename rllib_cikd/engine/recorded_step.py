@@ -1,4 +1,5 @@
-"""A step on a GPU, recorded once and then launched as a whole (a CUDA graph).
+"""A step of the members' networks: on a CPU the native engine's threads are prepared for it; on a GPU
+it is recorded once and then launched as a whole (a CUDA graph).
 
 A SAC update is 250 operations, and a GPU is done with each of them before Python has launched the
 next: launched together, they cost almost the same for one member as for many.
@@ -13,6 +14,8 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
+
+from rllib_cikd.engine import native
 
 T = TypeVar("T")
 
@@ -51,7 +54,10 @@ class RecordedStep(Generic[T]):
 
     def __call__(self, *arguments: Tensor) -> T:
         """`step(*arguments)`; a replay's result is overwritten by the next call."""
-        if RecordedStep._cannot_record or not _on_gpu(arguments):
+        if not _on_gpu(arguments):
+            with native.all_threads():
+                return self._step(*arguments)
+        if RecordedStep._cannot_record:
             return self._step(*arguments)
         with torch.cuda.device(arguments[0].device):
             return self._call_on_gpu(arguments)
