@@ -1,4 +1,4 @@
-"""Builds the engine's native library (`rllib_cikd/engine/native`); all else is in pyproject.toml.
+"""Builds the engine's native library, `src/rllib_cikd/engine/native`; the rest is pyproject.toml's.
 
 It needs a C++ compiler and nothing else. Without one, or if it fails, the package is installed
 without the library and computes with PyTorch's operations.
@@ -14,10 +14,10 @@ from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
-SOURCES = Path("rllib_cikd/engine/native")
+SOURCES = Path("src/rllib_cikd/engine/native")
 # No -march and no -ffast-math: the library chooses among its kernels when it is loaded, and what is
-# not a number must come out as such. Python's own flags come first and often have -fwrapv, with which
-# the kernels compute addresses anew in their innermost loop, and take up to twice as long.
+# not a number must come out as such. Python's own flags come first and often have -fwrapv, with
+# which the kernels compute addresses anew in their innermost loop, and take up to twice as long.
 FLAGS = [
     "-std=c++17",
     "-O2",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "rllib_cikd"
+PACKAGE = Path(__file__).parents[1] / "src" / "rllib_cikd"
 
 #: Each room, and the rooms below it that it may import.
 MAY_IMPORT = {

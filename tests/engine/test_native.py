@@ -6,6 +6,7 @@ import itertools
 import multiprocessing
 import random
 import threading
+import types
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -219,6 +220,31 @@ def test_a_row_s_result_does_not_depend_on_the_others(threads):
         assert torch.equal(perceptrons(x[:, :rows]), y[:, :rows])
         with torch.no_grad():
             assert torch.equal(perceptrons(x[:, :rows]), y[:, :rows])
+
+
+def test_pytorch_takes_one_thread_while_the_library_has_them_all(threads, monkeypatch):
+    told: list[int] = []
+    monkeypatch.setattr(
+        native,
+        "_load",
+        lambda: (types.SimpleNamespace(engine_follow=lambda *args: told.append(args[-1])), ""),
+    )
+    target, source = torch.zeros(2, 3)
+    threads(2)
+    with pytest.raises(KeyError), native.all_threads():
+        native.follow(target, source, 0.5)
+        assert torch.get_num_threads() == 1
+        raise KeyError
+    assert torch.get_num_threads() == 2
+    native.follow(target, source, 0.5)
+    threads(1)
+    with native.all_threads():
+        native.follow(target, source, 0.5)
+    assert told == [2, 2, 1]
+    monkeypatch.setattr(native, "_load", lambda: (None, "it was not built"))
+    threads(2)
+    with native.all_threads():
+        assert torch.get_num_threads() == 2, "the plain engine uses PyTorch's threads"
 
 
 # ---------------------------------------------------------------- what is not a number

@@ -1,5 +1,4 @@
-"""A step of the members' networks: on a CPU the native engine's threads are prepared for it; on a GPU
-it is recorded once and then launched as a whole (a CUDA graph).
+"""A step, recorded once on a GPU and then launched as a whole (a CUDA graph).
 
 A SAC update is 250 operations, and a GPU is done with each of them before Python has launched the
 next: launched together, they cost almost the same for one member as for many.
@@ -26,7 +25,9 @@ _CALLS_BEFORE_RECORDING = 3
 
 
 class RecordedStep(Generic[T]):
-    """A function of tensors that, on a GPU, is recorded and then replayed; on a CPU just called.
+    """A function of tensors that, on a GPU, is recorded and then replayed.
+
+    On a CPU it is called, with all threads for the native engine.
 
     Args:
         step: Takes tensors, returns one or none. On a GPU it must not wait for the device's

@@ -12,8 +12,9 @@ from rllib_cikd.rllib.settings.values import Kind
 
 _HEAD = """# Settings
 
-Made from the tables in `rllib_cikd/rllib/settings` by `python -m rllib_cikd.rllib.settings.page`; a
-test compares. What CIKD's own settings mean is said in `CIKDConfig.training`, what RLlib's mean in
+Made from the tables in `src/rllib_cikd/rllib/settings` by
+`python -m rllib_cikd.rllib.settings.page`; a test compares. What CIKD's own settings mean is said
+in `CIKDConfig.training`, what RLlib's mean in
 [its documentation](https://docs.ray.io/en/latest/rllib/algorithm-config.html).
 
 Every setting of RLlib is honoured or refused: what is accepted does what RLlib says of it. A value

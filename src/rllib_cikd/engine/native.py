@@ -88,10 +88,7 @@ class Shape:
 
 
 class Kept:
-    """What a forward pass keeps until its backward pass; its memory serves the next one then.
-
-    New memory is slow the first time that it is written to.
-    """
+    """What a forward pass keeps until its backward pass; the next one uses its memory again."""
 
     def __init__(self, library: ctypes.CDLL, shape: Shape, inputs: int, rows: int, keep: int):
         self.shape, self.inputs, self.rows, self.keep = shape, inputs, rows, keep
@@ -165,34 +162,28 @@ def _choice(variable: str, choices: Sequence[str]) -> str:
     return value
 
 
-_all_threads: ContextVar[int | None] = ContextVar("_all_threads", default=None)
+_threads: ContextVar[int | None] = ContextVar("_threads", default=None)
 
 
 @contextmanager
 def all_threads() -> Iterator[None]:
-    """PyTorch's threads are the library's alone; PyTorch's own operations take one meanwhile.
+    """PyTorch's threads are the library's; PyTorch's own operations take one meanwhile.
 
-    For steps whose products the library computes. What is left to PyTorch there is too small to
-    divide, and its threads spin for milliseconds after each piece of work, on the processor that
-    the library's need: with two threads on two processors that costs two thirds of the speed. And
-    PyTorch's sums then do not depend on the number of threads either. Without the library, nothing
-    changes.
+    What is left to PyTorch is small, and its threads spin for milliseconds after each piece, where
+    the library's should run (two fifths of the speed on two processors). Nor do its sums then
+    depend on the number of threads. Without the library nothing changes.
     """
     threads = torch.get_num_threads()
     if threads == 1 or _load()[0] is None:
         yield
         return
-    token = _all_threads.set(threads)
+    _threads.set(threads)
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        _all_threads.reset(token)
-
-
-def _threads() -> int:
-    return _all_threads.get() or torch.get_num_threads()
+        _threads.set(None)
 
 
 def _library() -> ctypes.CDLL:
@@ -256,7 +247,7 @@ def forward(
         x.stride(1),
         y.data_ptr(),
         kept.address if kept is not None else None,
-        _threads(),
+        _threads.get() or torch.get_num_threads(),
     )
     _done(code)
     return y, kept
@@ -295,7 +286,7 @@ def backward(
         grad_parameters.data_ptr() if grad_parameters is not None else None,
         grad_x.data_ptr() if grad_x is not None else None,
         kept.inputs,
-        _threads(),
+        _threads.get() or torch.get_num_threads(),
     )
     _done(code)
     return grad_x, grad_parameters
@@ -341,7 +332,7 @@ def adam(
         1.0 - beta2,
         1.0 / math.sqrt(1.0 - beta2**step),
         epsilon,
-        _threads(),
+        _threads.get() or torch.get_num_threads(),
     )
 
 
@@ -354,6 +345,5 @@ def follow(target: Tensor, source: Tensor, tau: float) -> None:
     library = _library()
     _check("the source", source, target.shape)
     _check("the target", target, target.shape)
-    library.engine_follow(
-        target.data_ptr(), source.data_ptr(), tau, target.numel(), _threads()
-    )
+    threads = _threads.get() or torch.get_num_threads()
+    library.engine_follow(target.data_ptr(), source.data_ptr(), tau, target.numel(), threads)
