@@ -107,6 +107,7 @@ class CIKD(CheckpointedSAC):
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             fragments = sample_on_runners(self.env_runner_group, self.config, self._acts_randomly)
         raise_faults(fragments, self.history.env_steps)
+        self.history.env_steps_lost += sum(fragment.lost for fragment in fragments)
         if fragments:
             self.metrics.aggregate([f.metrics for f in fragments], key=ENV_RUNNER_RESULTS)
         return [chunk for fragment in fragments for chunk in fragment.chunks]
@@ -118,7 +119,9 @@ class CIKD(CheckpointedSAC):
 
     def _record(self, chunks: list[Chunk]) -> dict[str, np.ndarray]:
         """Counts steps and finished episodes; returns the transitions."""
+        missing = self._reader.num_missing
         transitions, finished = self._reader.read(chunks, self._acts_randomly)
+        self.history.env_steps_lost += self._reader.num_missing - missing
         self.history.record_episodes(finished)
         if transitions:
             self.history.record_steps(len(transitions["rewards"]))
@@ -176,6 +179,10 @@ class CIKD(CheckpointedSAC):
                 self.learner_group, lambda learner: learner.share_knowledge(teacher)
             )
         report[keys.PHASE_TIME] = time.perf_counter() - start
+        self.refuse_unsound(
+            f"after phase {self.history.num_phases + 1} of knowledge_sharing="
+            f"{self.config.knowledge_sharing!r} (distillation_lr={self.config.distillation_lr:g})"
+        )
         if assess:
             report |= assessment(teacher, returns_before, self._mean_evaluation_returns())
         self.history.record_phase(teacher, report)
@@ -274,7 +281,8 @@ class CIKD(CheckpointedSAC):
     def step(self) -> dict[str, Any]:
         """One iteration; the result always has the last evaluation's figures, NaN before it."""
         results = super().step()
-        results[keys.TIMESTEPS_TOTAL] = self.history.env_steps
+        # One counter for all: that of stored transitions.
+        results[keys.STEPS] = results[keys.TIMESTEPS_TOTAL] = self.history.env_steps
         if self.config.evaluation_interval:
             if "evaluation" in results:
                 self.history.last_evaluation = copy.deepcopy(results["evaluation"])

@@ -23,6 +23,7 @@ class Fragment(NamedTuple):
     fault: EnvironmentFault | None = None  #: then there is nothing else
     steps: int = 0  #: environment steps in this fragment until the fault
     member: int = 0  #: who was acting then
+    lost: int = 0  #: environment steps that gave no transition, because an environment raised
 
 
 def sample_on_runners(group: EnvRunnerGroup, config: Any, random_actions: bool) -> list[Fragment]:
