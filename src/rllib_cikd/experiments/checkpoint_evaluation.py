@@ -16,7 +16,7 @@ import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 
 from rllib_cikd.cikd import CIKD
-from rllib_cikd.common.errors import OK, CommandError, EnvironmentFault
+from rllib_cikd.common.errors import OK, CommandError, DamagedCheckpoint, EnvironmentFault
 from rllib_cikd.common.files import write_whole
 from rllib_cikd.common.result_keys import ENSEMBLE, STEPS, SUMMARIES, summary_key
 from rllib_cikd.common.text import format_duration, format_number, format_table
@@ -24,6 +24,7 @@ from rllib_cikd.experiments.ray_start import start_ray
 from rllib_cikd.rllib.endless import endless_episode
 from rllib_cikd.rllib.environment import create_env, env_name
 from rllib_cikd.rllib.evaluation import summarize
+from rllib_cikd.rllib.manifest import MANIFEST, check_checkpoint
 from rllib_cikd.rllib.task import Task
 
 # A file that only whole-algorithm checkpoints of RLlib have.
@@ -70,7 +71,7 @@ def evaluate(
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """Returns the folder of the checkpoint at `path`, or of the latest one below it."""
+    """Returns the folder of the checkpoint at `path`, or of the latest whole one below it."""
     folder = Path(path).expanduser().resolve()
     if (folder / _MARK).is_file():
         return folder
@@ -82,7 +83,21 @@ def find_checkpoint(path: str | Path) -> Path:
             f"{path}: no RLlib checkpoint in it. Give a folder with a file {_MARK!r}, or the "
             "folder of a trial or experiment with checkpoints."
         )
-    return max(marks, key=lambda mark: mark.stat().st_mtime_ns).parent
+    newest = sorted((mark.parent for mark in marks), key=_written_at, reverse=True)
+    # One that a run is just writing or deleting is left aside; others are checked when loaded.
+    return next((folder for folder in newest if _has_all_bytes(folder)), newest[0])
+
+
+def _written_at(folder: Path) -> int:
+    return (folder / _MARK).stat().st_mtime_ns
+
+
+def _has_all_bytes(folder: Path) -> bool:
+    try:
+        check_checkpoint(str(folder), checksums=False)
+    except DamagedCheckpoint:
+        return False
+    return True
 
 
 def evaluate_checkpoint(
@@ -113,7 +128,7 @@ def evaluate_checkpoint(
         "checkpoint": str(path),
         "algorithm": type(algorithm).__name__,
         "env": getattr(algorithm.config.env, "__name__", algorithm.config.env),
-        STEPS: int(algorithm.metrics.peek(("env_runners", STEPS), default=0)),
+        STEPS: _steps(algorithm),
         "episodes": num_episodes,
         "seed": seed,
     }
@@ -197,6 +212,11 @@ def _summary(played: dict[str, dict[str, np.ndarray]], elected: str | None) -> d
 
 def _load(path: Path, num_episodes: int, seed: int | None) -> Algorithm:
     """Loads the algorithm without the env runners, learners and GPUs that trained it."""
+    if (path / MANIFEST).is_file():  # then it is CIKD's
+        try:
+            check_checkpoint(str(path), needed=lambda name: "/" not in name)
+        except DamagedCheckpoint as error:
+            raise CommandError(str(error)) from error
     try:
         with (path / Algorithm.CLASS_AND_CTOR_ARGS_FILE_NAME).open("rb") as file:
             ctor = pickle.load(file)
@@ -222,12 +242,23 @@ def _load(path: Path, num_episodes: int, seed: int | None) -> Algorithm:
         algorithm = ctor["class"](config)
         with suppress(OSError):
             Path(algorithm.logdir).rmdir()  # an empty folder in ~/ray_results
-        algorithm.restore_from_path(str(path))
+        if isinstance(algorithm, CIKD):
+            algorithm.restore_members(path)
+        else:
+            algorithm.restore_from_path(str(path))
         return algorithm
+    except DamagedCheckpoint as error:
+        raise CommandError(str(error)) from error
     except Exception as error:
         raise CommandError(
             f"{path}: could not be restored: {type(error).__name__}: {error}"
         ) from error
+
+
+def _steps(algorithm: Algorithm) -> int:
+    if isinstance(algorithm, CIKD):
+        return algorithm.history.env_steps
+    return int(algorithm.metrics.peek(("env_runners", STEPS), default=0))
 
 
 def _chosen_members(algorithm: CIKD, member: str) -> list[str]:

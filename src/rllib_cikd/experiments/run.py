@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,17 @@ from ray import tune
 from ray.train.constants import DEFAULT_STORAGE_PATH
 
 from rllib_cikd.cikd import CIKD
-from rllib_cikd.common.errors import INTERRUPTED, OK, CommandError
+from rllib_cikd.common.errors import FAILED, INTERRUPTED, OK, CommandError, print_error
 from rllib_cikd.common.text import format_number
 from rllib_cikd.engine import native
+from rllib_cikd.experiments import interrupt
 from rllib_cikd.experiments.experiment import Experiment, load_experiments
-from rllib_cikd.experiments.outcome import report_outcome
+from rllib_cikd.experiments.outcome import last_checkpoints, remedy, report_outcome
 from rllib_cikd.experiments.progress import ProgressCallback
 from rllib_cikd.experiments.ray_start import check_fits, start_ray
-from rllib_cikd.experiments.tune_record import RecordKeeper, mend_run, restore_tuner
+from rllib_cikd.experiments.resume import mend_run, restore_tuner
+from rllib_cikd.experiments.run_lock import Locked, RunLock
+from rllib_cikd.experiments.tune_record import RecordKeeper
 
 # Beyond a few threads, updates of small networks do not get faster.
 _MAX_CPUS_OF_MAIN_PROCESS = 4
@@ -89,30 +94,48 @@ def train(
         checkpoint_freq=checkpoint_freq,
         checkpoint_at_end=checkpoint_at_end,
     )
-    runs = _find_folders(file, experiments, storage_path, experiment_name, resume)
-    if start_ray(ray_address):
+    with ExitStack() as locks:
+        runs = _find_folders(file, experiments, storage_path, experiment_name, resume, locks)
+        if start_ray(ray_address):
+            for run in runs:
+                if not run.resumes:
+                    run.experiment = _fit_to_this_machine(run.experiment)
+        exit_code = OK
         for run in runs:
-            if not run.resumes:
-                run.experiment = _fit_to_this_machine(run.experiment)
-    exit_code = OK
-    for run in runs:
+            again = {
+                "--variant": variant,
+                "--storage-path": storage_path and run.storage,
+                "--experiment-name": experiment_name and run.name,
+                "--ray-address": ray_address,
+            }
+            words = [word for option, value in again.items() if value for word in (option, value)]
+            command = shlex.join(["rllib", "train", "file", file, "--resume", *words])
+            exit_code = max(exit_code, _train(run, command, verbose))
+            if exit_code >= INTERRUPTED:
+                break
+        return exit_code
+
+
+def _train(run: _Run, resume: str, verbose: bool) -> int:
+    """Trains an experiment; `resume` is the command that goes on with it. Returns the exit code."""
+    try:
         if run.resumes:
             print(f"resuming {run.folder}", flush=True)
             tuner = restore_tuner(run.folder, run.experiment.algorithm)
         else:
             tuner = _new_tuner(run, verbose)
-        again = {
-            "--variant": variant,
-            "--storage-path": storage_path and run.storage,
-            "--experiment-name": experiment_name and run.name,
-            "--ray-address": ray_address,
-        }
-        command = ["rllib", "train", "file", file, "--resume"]
-        command += [word for option, value in again.items() if value for word in (option, value)]
-        ended = report_outcome(tuner.fit(), run.folder, shlex.join(command), verbose)
-        exit_code = max(exit_code, ended)
-        if exit_code == INTERRUPTED:
-            break
+        with interrupt.after_a_checkpoint():
+            grid = tuner.fit()
+    except OSError as error:  # of the disk: Tune cannot write what it needs to
+        exit_code = FAILED
+        print_error(f"{run.folder}: training stopped, its files cannot be written: {error}")
+    except KeyboardInterrupt:  # the second one
+        exit_code = interrupt.exit_code() or INTERRUPTED
+        print("rllib: interrupted", file=sys.stderr)
+    else:
+        exit_code = report_outcome(grid, run.folder, resume, verbose)
+        return exit_code if exit_code != INTERRUPTED else interrupt.exit_code() or INTERRUPTED
+    print(remedy(last_checkpoints(run.folder), resume), file=sys.stderr)
     return exit_code
 
 
@@ -122,8 +145,12 @@ def _find_folders(
     storage_path: str | None,
     experiment_name: str | None,
     resume: bool,
+    locks: ExitStack,
 ) -> list[_Run]:
-    """Gives each experiment its folder: a free one, or with `resume` that of its last run."""
+    """Gives each experiment its folder: a free one, or with `resume` that of its last run.
+
+    `locks` gives the folders back in the end.
+    """
     if experiment_name and len(experiments) > 1:
         raise CommandError(
             f"--experiment-name names one experiment, but {file} has {len(experiments)}: "
@@ -139,8 +166,9 @@ def _find_folders(
         resumes = bool(earlier and resume)
         if resumes:
             name = earlier[-1]
-        elif earlier:
-            name = f"{name}_{datetime.now():{_TIME_FORMAT}}"
+            _lock(storage, name, locks)
+        else:
+            name = _free_name(storage, name, locks)
         runs.append(_Run(experiment, storage, name, resumes))
     if resume and not any(run.resumes for run in runs):
         raise CommandError(
@@ -148,12 +176,38 @@ def _find_folders(
             "it is with --storage-path and --experiment-name."
         )
     for run in runs:
-        if run.resumes and not mend_run(run.folder, run.experiment.checkpoint_config.num_to_keep):
+        if run.resumes and not mend_run(run.folder, run.experiment.algorithm):
             raise CommandError(
                 f"{run.folder} has no record of its trials: it was killed before Tune had written "
                 "one. Start the run without --resume."
             )
     return runs
+
+
+def _free_name(storage: str, name: str, locks: ExitStack) -> str:
+    """Takes a folder in which there is no run, nor is one starting: `name`, or with the time."""
+    candidate, now = name, datetime.now()
+    while True:
+        if not tune.Tuner.can_restore(f"{storage}/{candidate}"):
+            try:
+                _lock(storage, candidate, locks)
+                return candidate
+            except Locked:
+                pass
+        candidate = f"{name}_{now:{_TIME_FORMAT}}"
+        now += timedelta(seconds=1)
+
+
+def _lock(storage: str, name: str, locks: ExitStack) -> None:
+    if "://" in storage:
+        return
+    try:
+        locks.callback(RunLock(Path(storage, name)).release)
+    except OSError as error:
+        raise CommandError(
+            f"{storage}/{name} cannot be written to: {error.strerror}. Give another folder with "
+            "--storage-path."
+        ) from error
 
 
 def _earlier_runs(storage: str, name: str) -> list[str]:
@@ -215,13 +269,15 @@ def _new_tuner(run: _Run, verbose: bool) -> tune.Tuner:
     return tune.Tuner(
         experiment.algorithm,
         param_space=experiment.param_space,
-        tune_config=tune.TuneConfig(num_samples=experiment.num_samples),
+        tune_config=tune.TuneConfig(
+            num_samples=experiment.num_samples, scheduler=interrupt.PausedByASignal()
+        ),
         run_config=tune.RunConfig(
             name=run.name,
             storage_path=run.storage,
             stop=experiment.stop,
             checkpoint_config=experiment.checkpoint_config,
-            callbacks=[progress, RecordKeeper()],
+            callbacks=[progress, RecordKeeper(), interrupt.EndedByASignal()],
             verbose=2 if verbose else 0,
         ),
     )
