@@ -40,7 +40,7 @@ from rllib_cikd.rllib.evaluation import (
     summarize,
 )
 from rllib_cikd.rllib.learner import ask_learner
-from rllib_cikd.rllib.sampling import raise_faults, sample_on_runners
+from rllib_cikd.rllib.sampling import Sampler, raise_faults
 from rllib_cikd.rllib.transitions import Chunk, EpisodeReader
 
 _KNOWLEDGE_SHARING_TIMER = "knowledge_sharing"
@@ -105,7 +105,7 @@ class CIKD(CheckpointedSAC):
                 lambda runner: setattr(runner, "selection_probabilities", probabilities)
             )
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
-            fragments = sample_on_runners(self.env_runner_group, self.config, self._acts_randomly)
+            fragments = self._sampler.sample(self._acts_randomly)
         raise_faults(fragments, self.history.env_steps)
         self.history.env_steps_lost += sum(fragment.lost for fragment in fragments)
         if fragments:
@@ -311,6 +311,7 @@ class CIKD(CheckpointedSAC):
         self.history = History(size, self.config.return_window)
         self.history.last_evaluation = no_evaluation_yet(size)
         self._reader = EpisodeReader()
+        self._sampler = Sampler(self.env_runner_group, self.config)
         self._rng = np.random.default_rng(self.config.seed)
 
     @override(Algorithm)

@@ -16,7 +16,7 @@ STEPS = "num_env_steps_sampled_lifetime"
 
 @pytest.mark.parametrize("num_envs", [1, 4])
 def test_environments_that_crash_again_and_again(build, tmp_path, num_envs):
-    """Every 17th step of all raises, so that most fragments of 50 steps do not come to their end."""
+    """Every 17th step of all raises, so that no fragment of 50 steps comes to its end."""
     config = small_config(
         envs.CountingEnv,
         env_config={"lengths": [6], "ends": ["terminates"], "raises_every": 17},
@@ -57,9 +57,7 @@ def test_environments_that_crash_again_and_again(build, tmp_path, num_envs):
 
 def test_restarted_environments_start_from_other_states(build):
     """From the same ones they would crash again in the same step."""
-    algo = build(
-        small_config(CrashingDrift).fault_tolerance(restart_failed_sub_environments=True)
-    )
+    algo = build(small_config(CrashingDrift).fault_tolerance(restart_failed_sub_environments=True))
     algo.train()
     starts = envs.DriftEnv.first_observations
     assert len(starts) == len(set(starts)) > 5

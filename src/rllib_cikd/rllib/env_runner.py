@@ -161,11 +161,11 @@ class CIKDEnvRunner(RestartingEnvRunner):
             episodes = self.sample(random_actions=random_actions)
         except EnvironmentFault as fault:
             acting = member_of(self._ongoing_episodes[self.env.current])
-            return Fragment([], {}, fault, self.env.steps - before, acting)
+            return Fragment([], {}, fault, self.env.steps - before, acting, self.worker_index or 0)
         of_episodes = [Chunk.of(episode) for episode in episodes]
         chunks = [chunk for chunk in of_episodes if chunk is not None]
         lost = self.env.steps - before - sum(map(len, chunks))
-        return Fragment(chunks, self.get_metrics(), lost=lost)
+        return Fragment(chunks, self.get_metrics(), worker=self.worker_index or 0, lost=lost)
 
     def evaluate_members(
         self,

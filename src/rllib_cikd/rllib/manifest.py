@@ -135,7 +135,7 @@ def _read(filesystem: pyarrow.fs.FileSystem, root: str) -> Manifest:
         content = file.read()
     try:
         fields = json.loads(content)
-        sound = fields.pop("checksum") == _own_checksum(fields)
+        sound = fields.pop("checksum") == _own_checksum(fields) and content == _text(fields)
     except (ValueError, KeyError, AttributeError):
         sound = False
     if not sound:
@@ -167,6 +167,10 @@ def _check_sizes(filesystem: pyarrow.fs.FileSystem, root: str, sizes: Mapping[st
 def _serialized(manifest: Manifest) -> bytes:
     fields: dict[str, Any] = {"format": FORMAT, "rllib_cikd": __version__, **manifest._asdict()}
     fields["files"] = dict(sorted((name, list(entry)) for name, entry in manifest.files.items()))
+    return _text(fields)
+
+
+def _text(fields: Mapping[str, Any]) -> bytes:
     return json.dumps({**fields, "checksum": _own_checksum(fields)}, indent=1).encode() + b"\n"
 
 
