@@ -3,8 +3,8 @@
 python benchmarks/faults/kill_runs.py [--signal KILL|TERM|INT] [--times 10] [--checkpoint-freq 1]
 
 Each run has 30 iterations of 200 steps. Runs are killed `--times` times in all, over as many of
-them as that takes. Prints how often, and how many runs came to their end with each iteration once in
-`result.json` and `progress.csv`.
+them as that takes. Prints how often, and how many runs came to their end with each iteration once
+in `result.json` and `progress.csv`.
 """
 
 from __future__ import annotations
