@@ -1,4 +1,6 @@
-"""Builds the engine's native library, `src/rllib_cikd/engine/native`; the rest is pyproject.toml's.
+"""Builds the engine's native library, `src/rllib_cikd/engine/native`, and adds data files.
+
+All else is in pyproject.toml.
 
 It needs a C++ compiler and nothing else. Without one, or if it fails, the package is installed
 without the library and computes with PyTorch's operations.
@@ -13,6 +15,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 SOURCES = Path("src/rllib_cikd/engine/native")
 # No -march and no -ffast-math: the library chooses among its kernels when it is loaded, and what is
@@ -58,6 +61,20 @@ class BuildLibrary(build_ext):
         )
 
 
+class CopyFiles(build_py):
+    """Puts tuned examples and studies, which lie beside `src/`, into the package."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return  # the package finds them where they are
+        for folder in ("tuned_examples", "studies"):
+            target = Path(self.build_lib, "rllib_cikd", "files", folder)
+            self.mkpath(str(target))
+            for file in sorted(Path(folder).glob("*.yaml")):
+                self.copy_file(str(file), str(target / file.name))
+
+
 class Wheel(bdist_wheel):
     """For every Python 3 on this platform."""
 
@@ -74,6 +91,6 @@ setup(
             optional=True,
         )
     ],
-    cmdclass={"build_ext": BuildLibrary, "bdist_wheel": Wheel},
+    cmdclass={"build_ext": BuildLibrary, "build_py": CopyFiles, "bdist_wheel": Wheel},
     exclude_package_data={"rllib_cikd.engine": ["native/*"]},
 )

@@ -175,7 +175,10 @@ class CIKDConfig(SACConfig):
     @property
     @override(SACConfig)
     def _model_config_auto_includes(self) -> dict[str, Any]:
-        return DEFAULT_MODEL_CONFIG | {"initial_alpha": self.initial_alpha}
+        return DEFAULT_MODEL_CONFIG | {
+            "initial_alpha": self.initial_alpha,
+            "normalize_observations": self.observation_filter == "MeanStdFilter",
+        }
 
     @override(AlgorithmConfig)
     def update_from_dict(self, config_dict: dict[str, Any]) -> CIKDConfig:

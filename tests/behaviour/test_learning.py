@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from rllib_cikd import CIKDConfig
 
@@ -28,4 +31,23 @@ def test_pendulum_is_solved(build, seed):
     assert returns[-1] >= -200, returns
     assert returns[0] < -500, "solved before it learned: the threshold says nothing"
     assert result["num_env_steps_sampled_lifetime"] <= 15_000
+    assert result["ensemble"]["num_distillations_lifetime"] >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_cartpole_is_solved(build, seed):
+    """Discrete actions: a mean return of 475 over 20 episodes within 30,000 steps."""
+    path = Path(__file__).parents[2] / "tuned_examples" / "cikd-cartpole.yaml"
+    (experiment,) = yaml.safe_load(path.read_text()).values()
+    config = CIKDConfig().update_from_dict(experiment["config"]).environment(experiment["env"])
+    algo = build(config.debugging(seed=seed, log_level="ERROR", log_sys_usage=False))
+    returns = []
+    while algo.history.env_steps < 30_000:
+        result = algo.train()
+        returns.append(result["evaluation"]["ensemble"]["best_return_mean"])
+        if returns[-1] >= 475:
+            break
+    assert returns[-1] >= 475, returns
+    assert returns[0] < 200, "solved before it learned: the threshold says nothing"
     assert result["ensemble"]["num_distillations_lifetime"] >= 1

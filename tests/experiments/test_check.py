@@ -15,7 +15,7 @@ from rllib_cikd.common.errors import CommandError
         ("run: CIKD", "num_samples: 1", "`run` is missing"),
         ("env: Pendulum-v1", "num_samples: 1", "`env` is missing"),
         ("Pendulum-v1", "Pendlum-v1", "Pendlum.*Pendulum"),
-        ("Pendulum-v1", "CartPole-v1", "Discrete.*continuous"),
+        ("Pendulum-v1", "CarRacing-v3", "env='CarRacing-v3'"),
     ],
 )
 def test_errors_name_the_fault(load, minimal, old, new, words):

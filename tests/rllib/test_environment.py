@@ -5,7 +5,7 @@ from __future__ import annotations
 import envs
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, MultiDiscrete
 from ray.rllib.env.multi_agent_env import MultiAgentEnv, make_multi_agent
 from ray.tune.registry import register_env
 
@@ -68,7 +68,7 @@ BOX = Box(-1.0, 1.0, (3,), np.float32)
 @pytest.mark.parametrize(
     ("observation_space", "action_space", "words"),
     [
-        (BOX, Discrete(4), "Discrete.*continuous `Box` actions"),
+        (BOX, MultiDiscrete([2, 4]), "MultiDiscrete is not supported"),
         (Box(0, 255, (8, 8, 3), np.uint8), BOX, "images are not supported"),
         (BOX, Box(-np.inf, np.inf, (2,), np.float32), "unbounded action space.*TransformAction"),
     ],

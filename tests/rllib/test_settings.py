@@ -322,7 +322,7 @@ WRONG = [
     ("evaluation_config", [{"explore": True}], "evaluation always acts deterministically"),
     ("evaluation_config", [{"num_envs_per_env_runner": 4}], "cannot differ in evaluation"),
     ("evaluation_config", [{"env_config": 3}], "evaluation_config: env_config=3: must be a dict"),
-    ("observation_filter", ["MeanStdFilter"], "is not supported by CIKD"),
+    ("observation_filter", ["ConcurrentMeanStdFilter", None, True], "must be one of"),
     ("clip_rewards", [True, 1.0], "TransformReward"),
     ("explore", [False], "training explores"),
     ("num_gpus_per_env_runner", [1], "num_gpus_per_learner"),

@@ -316,6 +316,7 @@ def mutated(low: float, high: float) -> spaces.Box:
         (spaces.Box(-1, 1, (0,), np.float32), "there is nothing to decide"),
         (spaces.Dict(), "there is nothing to decide"),
         (spaces.MultiDiscrete([2, 3]), "MultiDiscrete is not supported.*gymnasium.ActionWrapper"),
+        (spaces.Tuple([VECTOR, spaces.Discrete(2)]), "discrete actions cannot stand beside others"),
         (spaces.MultiBinary(3), "MultiBinary is not supported.*gymnasium.ActionWrapper"),
         (spaces.Dict(a=VECTOR, b=spaces.MultiBinary(3)), "MultiBinary is not supported"),
         (spaces.Sequence(VECTOR), "Sequence is not supported"),
@@ -342,3 +343,25 @@ def test_an_action_that_is_no_number_is_a_fault():
         to_env(np.array([0.0, np.nan], np.float32))
     with pytest.raises(NotFinite):
         to_env.batch(np.array([[0.0, 0.0], [np.inf, 0.0]], np.float32))
+
+
+@pytest.mark.parametrize(
+    "space", [spaces.Discrete(3), spaces.Discrete(4, start=-2), spaces.Discrete(1)]
+)
+def test_discrete_actions_are_one_hot_vectors_of_members(space):
+    to_env = ActionMap(space, "MyEnv")
+    to_env.member_space.seed(0)
+    seen = set()
+    for _ in range(60):
+        one_hot = to_env.member_space.sample()
+        assert one_hot in to_env.member_space
+        action = to_env(one_hot)
+        assert type(action) is int
+        assert action in space
+        assert action == space.start + one_hot.tolist().index(1.0)
+        seen.add(action)
+    assert len(seen) == space.n
+    assert to_env.batch(np.eye(int(space.n))) == [int(space.start) + i for i in range(space.n)]
+    assert np.zeros(int(space.n), np.float32) not in to_env.member_space
+    with pytest.raises(EnvironmentFault, match="non-finite action"):
+        to_env(np.full(int(space.n), np.nan))

@@ -181,7 +181,10 @@ class OwnStatistics(gym.ObservationWrapper):
 @pytest.mark.parametrize(
     ("wrap", "words"),
     [
-        (gym.wrappers.NormalizeObservation, "NormalizeObservation.*TransformObservation"),
+        (
+            gym.wrappers.NormalizeObservation,
+            "NormalizeObservation.*observation_filter='MeanStdFilter'",
+        ),
         (lambda e: gym.wrappers.TimeLimit(gym.wrappers.NormalizeReward(e), 9), "TransformReward"),
         (OwnStatistics, "the wrapper OwnStatistics keeps running statistics"),
     ],

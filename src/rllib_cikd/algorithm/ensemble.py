@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rllib_cikd.algorithm.perceptron import split_policy_output
+from rllib_cikd.algorithm.policy_heads import PolicyHead
 from rllib_cikd.engine.perceptrons import StackedPerceptrons
 
 
@@ -26,6 +27,7 @@ class Member(Protocol):
     target_qf2: nn.Sequential
     log_alpha: nn.Parameter
     activation: str
+    head: PolicyHead
 
     def parameters(self) -> Iterable[Tensor]: ...
 
@@ -42,6 +44,7 @@ class MemberStack:
         self.members = list(members)
         self._modules = list(modules)
         activation = modules[0].activation
+        self.head = modules[0].head
         # Twin-major: networks 0..n-1 are the members' first critics, n..2n-1 their second.
         policies, critics, targets = self._networks()
         self.policy = StackedPerceptrons.adopt(policies, activation, trainable=True)
@@ -96,10 +99,11 @@ def policy_distribution(policy: StackedPerceptrons, obs: Tensor) -> tuple[Tensor
 def q_values(critics: StackedPerceptrons, obs_and_actions: Tensor, frozen: bool = False) -> Tensor:
     """Both critics of n members at `[n, B, D + A]`: `[2, n, B]`.
 
-    With `frozen`, the critics' parameters get no gradient.
+    With discrete actions, at `[n, B, D]`: the values of all A actions, `[2, n, B * A]`. With
+    `frozen`, the critics' parameters get no gradient.
     """
     # Twin-major: both critics of a member share its inputs.
-    return critics(obs_and_actions, frozen=frozen).view(2, *obs_and_actions.shape[:2])
+    return critics(obs_and_actions, frozen=frozen).view(2, len(obs_and_actions), -1)
 
 
 def group_members(modules: Sequence[Member], settings: Sequence[object]) -> list[MemberStack]:

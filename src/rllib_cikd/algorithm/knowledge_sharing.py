@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from rllib_cikd.algorithm import losses
-from rllib_cikd.algorithm.ensemble import MemberStack, policy_distribution, q_values
+from rllib_cikd.algorithm.ensemble import MemberStack, q_values
 from rllib_cikd.algorithm.perceptron import perceptron
+from rllib_cikd.algorithm.policy_heads import PolicyHead
 from rllib_cikd.algorithm.replay_buffer import Batch
 from rllib_cikd.algorithm.sac_update import SACUpdate
 from rllib_cikd.engine.optimizer import Adam
@@ -29,23 +30,22 @@ class Teacher:
         stack = next(s for s in stacks if member in s.members)
         row = stack.members.index(member)
         self.member = member
+        self.head = stack.head
         self.policy = stack.policy.select([row])
         self.critics = stack.critics.select(stack.twins([row]))
 
     @torch.no_grad()
-    def answer(self, obs: Tensor, obs_and_actions: Tensor) -> TeacherAnswer:
-        """What the students shall learn at a minibatch, `[B, D]` and `[B, D + A]`."""
-        mean, log_std = policy_distribution(self.policy, obs.unsqueeze(0))
-        q = q_values(self.critics, obs_and_actions.unsqueeze(0))
-        return TeacherAnswer(mean[0], log_std[0], q)
+    def answer(self, obs: Tensor, critic_inputs: Tensor) -> TeacherAnswer:
+        """What the students shall learn at a minibatch, `[B, D]` and `[B, …]`."""
+        q = q_values(self.critics, critic_inputs.unsqueeze(0))
+        return TeacherAnswer(self.policy(obs.unsqueeze(0))[0], q)
 
 
 class TeacherAnswer(NamedTuple):
     """The teacher's outputs at a minibatch."""
 
-    mean: Tensor  #: of the policy before the squashing, `[B, A]`
-    log_std: Tensor  #: `[B, A]`
-    q: Tensor  #: of both critics, `[2, 1, B]`
+    policy: Tensor  #: its output, `[B, P]`
+    q: Tensor  #: of both critics, `[2, 1, B]`; of all discrete actions, `[2, 1, B * A]`
 
 
 def students_of(
@@ -85,7 +85,7 @@ def distill(
         optimizer = Adam(parameters, lr=lr)
         step = RecordedStep(_distillation_step(teacher, policy, critics, optimizer), [optimizer])
         for batch in minibatches():
-            step(batch.obs, batch.obs_and_actions)
+            step(batch.obs, stack.head.critic_inputs(batch))
         if targets != "critic":
             stack.policy.assign(rows, policy)
         if targets != "policy":
@@ -98,13 +98,13 @@ def _distillation_step(
     """A gradient step of S students on a minibatch, of those of their networks that learn."""
     ones = torch.ones(len(policy), device=policy.parameters.device)
 
-    def step(obs: Tensor, obs_and_actions: Tensor) -> None:
-        answer = teacher.answer(obs, obs_and_actions)
+    def step(obs: Tensor, critic_inputs: Tensor) -> None:
+        answer = teacher.answer(obs, critic_inputs)
         losses_of_students = []
         if policy.parameters.requires_grad:
-            losses_of_students.append(policy_kl(answer, policy, obs))
+            losses_of_students.append(policy_kl(teacher.head, answer, policy, obs))
         if critics.parameters.requires_grad:
-            losses_of_students.append(critic_distance(answer, critics, obs_and_actions))
+            losses_of_students.append(critic_distance(answer, critics, critic_inputs))
         optimizer.zero_grad()
         # The gradient of a sum over students is one for each of them.
         torch.autograd.backward(losses_of_students, [ones] * len(losses_of_students))
@@ -165,25 +165,27 @@ def distance_to_teacher(
 ) -> dict[int, tuple[float, float]]:
     """KL(teacher ‖ student) and critic distance of every student, on one batch `[B, ...]`."""
     distances: dict[int, tuple[float, float]] = {}
-    answer = teacher.answer(batch.obs, batch.obs_and_actions)
+    critic_inputs = teacher.head.critic_inputs(batch)
+    answer = teacher.answer(batch.obs, critic_inputs)
     for stack, rows in students_of(stacks, teacher.member):
         policy, critics = stack.policy.select(rows), stack.critics.select(stack.twins(rows))
-        kl = policy_kl(answer, policy, batch.obs)
-        distance = critic_distance(answer, critics, batch.obs_and_actions)
+        kl = policy_kl(teacher.head, answer, policy, batch.obs)
+        distance = critic_distance(answer, critics, critic_inputs)
         for row, kl_k, distance_k in zip(rows, kl.tolist(), distance.tolist(), strict=True):
             distances[stack.members[row]] = (kl_k, distance_k)
     return distances
 
 
-def policy_kl(answer: TeacherAnswer, students: StackedPerceptrons, obs: Tensor) -> Tensor:
+def policy_kl(
+    head: PolicyHead, answer: TeacherAnswer, students: StackedPerceptrons, obs: Tensor
+) -> Tensor:
     """KL(teacher ‖ student) of S students at observations `[B, D]`: `[S]`."""
-    mean, log_std = policy_distribution(students, obs.expand(len(students), -1, -1))
-    return losses.policy_kl(answer.mean, answer.log_std, mean, log_std)
+    return head.kl(answer.policy, students(obs.expand(len(students), -1, -1)))
 
 
 def critic_distance(
-    answer: TeacherAnswer, students: StackedPerceptrons, obs_and_actions: Tensor
+    answer: TeacherAnswer, students: StackedPerceptrons, critic_inputs: Tensor
 ) -> Tensor:
-    """Distance of S students' twin critics to the teacher's at `[B, D + A]`: `[S]`."""
-    student_q = q_values(students, obs_and_actions.expand(len(students) // 2, -1, -1))
+    """Distance of S students' twin critics to the teacher's at `[B, …]`: `[S]`."""
+    student_q = q_values(students, critic_inputs.expand(len(students) // 2, -1, -1))
     return losses.critic_distance(answer.q, student_q)

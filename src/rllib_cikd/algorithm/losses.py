@@ -117,11 +117,47 @@ def policy_kl(
     return kl.sum(-1).mean(-1)
 
 
+def categorical_kl(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
+    """KL(teacher ‖ student) of two softmax policies, mean over the batch.
+
+    Args:
+        teacher_logits: `[B, A]`, held fixed; or `[S, B, A]`.
+        student_logits: S students, `[S, B, A]`.
+
+    Returns:
+        `[S]`.
+    """
+    if teacher_logits.shape[-2:] != student_logits.shape[-2:]:
+        raise ValueError(
+            f"Teacher {list(teacher_logits.shape)} and students {list(student_logits.shape)} "
+            "differ in batch or number of actions."
+        )
+    teacher, student = teacher_logits.log_softmax(-1), student_logits.log_softmax(-1)
+    return (teacher.exp() * (teacher - student)).sum(-1).mean(-1)
+
+
+def expected_value(logits: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+    """E_a[min_j Q_j(s, a)] and E_a[log π(a|s)] over a softmax policy (Christodoulou 2019, eq. 10).
+
+    Args:
+        logits: Of the policies, `[K, B, A]`.
+        q: Both critics' values of all actions, `[2, K, B, A]`.
+
+    Returns:
+        `[K, B]` each; exact sums over the actions.
+    """
+    _check_shape("q", q, (2, *logits.shape))
+    log_probs = logits.log_softmax(-1)
+    probs = log_probs.exp()
+    return (probs * torch.minimum(q[0], q[1])).sum(-1), (probs * log_probs).sum(-1)
+
+
 def critic_distance(teacher_q: Tensor, student_q: Tensor) -> Tensor:
     """Mean squared distance of each twin to the teacher's same twin (CIKD, critic distillation).
 
     Args:
-        teacher_q: `[2, 1, B]`, held fixed; or `[2, S, B]`.
+        teacher_q: `[2, 1, B]`, held fixed; or `[2, S, B]`. For discrete actions B values are
+            those of all actions at all states.
         student_q: S students, `[2, S, B]`.
 
     Returns:

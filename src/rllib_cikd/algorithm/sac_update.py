@@ -58,7 +58,8 @@ class SACUpdate:
 
         Args:
             batch: A minibatch for each of the n members, `[n, B, ...]`.
-            noise: Standard normal, `[n, 2, B, A]`: for the actions at s and at s'.
+            noise: Standard normal, `[n, 2, B, A]`: for the actions at s and at s'. Discrete
+                actions need none.
 
         Returns:
             The `STATISTICS` of this step, `[len(STATISTICS), n]`, without gradient.
@@ -67,23 +68,14 @@ class SACUpdate:
         noise_at_obs, noise_at_next_obs = noise.unbind(1)
 
         # Critics: one step towards the soft Bellman target.
-        with torch.no_grad():
-            next_actions, next_log_probs = losses.sample_squashed_gaussian(
-                *policy_distribution(stack.policy, batch.next_obs), noise_at_next_obs
-            )
-            next_q = q_values(stack.target_critics, torch.cat([batch.next_obs, next_actions], -1))
-            target = losses.td_target(batch.rewards, batch.discounts, next_q, next_log_probs, alpha)
-        q = q_values(stack.critics, batch.obs_and_actions)
+        target = self._td_target(batch, noise_at_next_obs, alpha)
+        q = self._q(batch)
         critic_loss = losses.critic_loss(q, target)
         self._descend(critic=critic_loss)
 
         # Policy and temperature: the critics as just updated judge the policy's actions; they get
         # no gradient from it.
-        actions, log_probs = losses.sample_squashed_gaussian(
-            *policy_distribution(stack.policy, batch.obs), noise_at_obs
-        )
-        policy_q = q_values(stack.critics, torch.cat([batch.obs, actions], -1), frozen=True)
-        actor_loss = losses.actor_loss(log_probs, policy_q, alpha)
+        actor_loss, log_probs = self._actor_loss(batch, noise_at_obs, alpha)
         alpha_loss = losses.temperature_loss(
             stack.log_alpha, log_probs, self.settings.target_entropy
         )
@@ -100,6 +92,28 @@ class SACUpdate:
                 alpha.squeeze(-1),
             ]
         )
+
+    @torch.no_grad()
+    def _td_target(self, batch: Batch, noise: Tensor, alpha: Tensor) -> Tensor:
+        """The soft Bellman target, `[n, B]`."""
+        next_actions, next_log_probs = losses.sample_squashed_gaussian(
+            *policy_distribution(self.stack.policy, batch.next_obs), noise
+        )
+        critics = self.stack.target_critics
+        next_q = q_values(critics, torch.cat([batch.next_obs, next_actions], -1))
+        return losses.td_target(batch.rewards, batch.discounts, next_q, next_log_probs, alpha)
+
+    def _q(self, batch: Batch) -> Tensor:
+        """Both critics at the transitions' actions, `[2, n, B]`."""
+        return q_values(self.stack.critics, batch.obs_and_actions)
+
+    def _actor_loss(self, batch: Batch, noise: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        """The policies' loss, `[n]`, and log π(a|s) of their actions, `[n, B]`."""
+        actions, log_probs = losses.sample_squashed_gaussian(
+            *policy_distribution(self.stack.policy, batch.obs), noise
+        )
+        q = q_values(self.stack.critics, torch.cat([batch.obs, actions], -1), frozen=True)
+        return losses.actor_loss(log_probs, q, alpha), log_probs
 
     def _descend(self, **losses: Tensor) -> None:
         """One step of each named optimiser on the sum over members of its loss `[n]`."""

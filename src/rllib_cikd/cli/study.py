@@ -17,7 +17,8 @@ def run_study(
         str,
         typer.Argument(
             metavar="STUDY",
-            help="A YAML file, `{tuned_examples: [...], variants: [...], seeds: [...], steps: N}`.",
+            help="A YAML file, `{tuned_examples: [...], variants: [...], seeds: [...], steps: N}`; "
+            "or the name of a study that comes with the package (`rllib list`).",
         ),
     ],
     storage_path: Annotated[

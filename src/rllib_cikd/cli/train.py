@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from typing import Annotated, Any
 
@@ -24,6 +25,7 @@ def _json_object(text: str) -> dict[str, Any]:
 
 EXAMPLES = """\b
 Examples:
+  rllib train example cikd-halfcheetah
   rllib train file tuned_examples/cikd-pendulum.yaml
   rllib train file tuned_examples/cikd-pendulum.yaml --resume
   rllib train file tuned_examples/cikd-pendulum.yaml --variant ensemble-sac
@@ -140,3 +142,22 @@ def train_file(
         ray_address=ray_address,
         verbose=verbose,
     )
+
+
+def _train_example(name: str, **options: Any) -> int:
+    """Train a tuned example that comes with the package; `rllib list` names them."""
+    from rllib_cikd.experiments.packaged import tuned_example
+
+    return train_file(str(tuned_example(name)), **options)
+
+
+_NAME = inspect.Parameter(
+    "name",
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    annotation=Annotated[
+        str, typer.Argument(metavar="NAME", help="Of the example, such as cikd-pendulum.")
+    ],
+)
+_, *_OPTIONS = inspect.signature(train_file, eval_str=True).parameters.values()
+_train_example.__signature__ = inspect.Signature([_NAME, *_OPTIONS])  # type: ignore[attr-defined]
+app.command("example", cls=RayCommand, epilog=EXAMPLES)(_train_example)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rllib_cikd.common.errors import CommandError, did_you_mean
+from rllib_cikd.experiments.packaged import STUDIES, VARIANTS, packaged
 from rllib_cikd.experiments.yaml_file import read_yaml
 
 #: Where variants are stated, seen from the folder of an experiment file or one above it.
@@ -17,13 +18,15 @@ def load_variant(name: str, experiment_file: Path) -> dict[str, Any]:
 
     Args:
         name: A key of `studies/variants.yaml`.
-        experiment_file: Whose folder, or the nearest one above it that has that file, to look in.
+        experiment_file: Whose folder, or the nearest one above it that has that file, to look in;
+            if there is none, the variants that come with the package are meant.
 
     Raises:
-        CommandError: If there is no such file, or no such variant in it.
+        CommandError: If there is no such variant.
     """
     folders = experiment_file.resolve().parents
     path = next((f / VARIANTS_FILE for f in folders if (f / VARIANTS_FILE).is_file()), None)
+    path = path or packaged(STUDIES, VARIANTS)
     if path is None:
         raise CommandError(
             f"variant {name!r}: there is no {VARIANTS_FILE} in {folders[0]} or above it. Give its "

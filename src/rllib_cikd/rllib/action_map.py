@@ -1,4 +1,4 @@
-"""The one mapping from members' actions in [-1, 1] to an environment's own.
+"""The one mapping from members' actions, in [-1, 1] or one-hot, to an environment's own.
 
 Training, evaluation and videos use it alike.
 """
@@ -19,28 +19,51 @@ from rllib_cikd.common.errors import EnvironmentFault, NotFinite
 _Pack = Callable[[np.ndarray], Any]
 
 
+class OneHot(spaces.Box):
+    """What members act in where actions are discrete: one-hot vectors `[A]`, float32."""
+
+    def __init__(self, count: int):
+        super().__init__(0.0, 1.0, (count,), np.float32)
+
+    def sample(self, mask: Any = None, probability: Any = None) -> np.ndarray:
+        (count,) = self.shape
+        return np.eye(count, dtype=np.float32)[self.np_random.integers(count)]
+
+    def contains(self, x: Any) -> bool:
+        return super().contains(x) and np.sum(x) == 1.0 and np.max(x) == 1.0
+
+
 class _Refused(Exception):
     """What is wrong with a space."""
 
 
 class ActionMap:
-    """Maps members' actions, `[A]` in [-1, 1], to an environment's own.
+    """Maps members' actions, `[A]` in [-1, 1] or one-hot, to an environment's own.
 
     A box's numbers go linearly from its lower to its upper bounds, computed in float64, and are
     cast to its type; integers (and booleans) are rounded to the nearest. A dictionary or tuple of
-    boxes takes its parts of the action one after the other.
+    boxes takes its parts of the action one after the other. A `Discrete` action is a Python int,
+    the place of the 1 in a one-hot vector, from the space's `start` on.
 
     Args:
         space: The environment's action space.
         env_name: How error messages call the environment.
 
     Raises:
-        EnvironmentFault: If the space is not made of boxes with finite bounds.
+        EnvironmentFault: If the space is neither discrete nor made of boxes with finite bounds.
     """
+
+    #: What members act in.
+    member_space: spaces.Box
 
     def __init__(self, space: gym.Space, env_name: str):
         self.space = space
         self._env_name = env_name
+        self._discrete = isinstance(space, spaces.Discrete)
+        if isinstance(space, spaces.Discrete):
+            self._first = int(space.start)
+            self.member_space = OneHot(int(space.n))
+            return
         boxes: list[spaces.Box] = []
         try:
             self._pack = _packer_of(space, boxes, 0)
@@ -53,7 +76,6 @@ class ActionMap:
         self._low = np.concatenate([box.low.ravel().astype(np.float64) for box in boxes])
         self._high = np.concatenate([box.high.ravel().astype(np.float64) for box in boxes])
         self._half_low, self._half_high = 0.5 * self._low, 0.5 * self._high
-        #: What members act in: `Box(-1, 1, (A,), float32)`.
         self.member_space = spaces.Box(-1.0, 1.0, self._low.shape, np.float32)
 
     def __call__(self, action: np.ndarray) -> Any:
@@ -62,23 +84,30 @@ class ActionMap:
         Raises:
             EnvironmentFault: If the action is not finite: the policy has diverged.
         """
-        return self._pack(self._values(action))
+        return self.batch(np.asarray(action)[None])[0]
 
     def batch(self, actions: np.ndarray) -> list[Any]:
         """Returns the environment's actions for members' actions `[N, A]`, as `__call__`."""
+        if self._discrete:
+            return [self._first + int(choice) for choice in self._finite(actions).argmax(axis=-1)]
         return [self._pack(values) for values in self._values(actions)]
 
     def _values(self, actions: np.ndarray) -> np.ndarray:
         """Numbers between the bounds, float64, of the shape of `actions`."""
+        actions = self._finite(actions)
+        # Exact at both bounds, and for a symmetric box everywhere; no overflow for huge ones.
+        values = (1.0 - actions) * self._half_low + (1.0 + actions) * self._half_high
+        return np.minimum(np.maximum(values, self._low), self._high)
+
+    def _finite(self, actions: np.ndarray) -> np.ndarray:
+        """The actions as float64, checked."""
         actions = np.asarray(actions, dtype=np.float64)
         if not math.isfinite(actions.sum()):
             raise NotFinite(
                 f"env={self._env_name!r} would get a non-finite action ({actions.tolist()}): the "
                 "policy has diverged. Lower the learning rates, or set `grad_clip`."
             )
-        # Exact at both bounds, and for a symmetric box everywhere; no overflow for huge ones.
-        values = (1.0 - actions) * self._half_low + (1.0 + actions) * self._half_high
-        return np.minimum(np.maximum(values, self._low), self._high)
+        return actions
 
 
 def _packer_of(space: gym.Space, boxes: list[spaces.Box], start: int) -> _Pack:
@@ -99,13 +128,10 @@ def _packer_of(space: gym.Space, boxes: list[spaces.Box], start: int) -> _Pack:
         boxes.append(space)
         return _box_packer(space, slice(start, start + math.prod(space.shape)))
     if isinstance(space, spaces.Discrete):
-        raise _Refused(
-            "CIKD's soft actor-critic needs continuous `Box` actions; discrete actions need "
-            "another algorithm (for example RLlib's DQN)"
-        )
+        raise _Refused("discrete actions cannot stand beside others. Map a `Box` to them all")
     raise _Refused(
-        f"{type(space).__name__} is not supported, actions are `Box`es or dictionaries and tuples "
-        "of them. Map a `Box` to it with a `gymnasium.ActionWrapper`"
+        f"{type(space).__name__} is not supported, actions are one `Discrete`, or `Box`es or "
+        "dictionaries and tuples of them. Map a `Box` to it with a `gymnasium.ActionWrapper`"
     )
 
 

@@ -17,6 +17,7 @@ from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_TRAINED_LIFETIME
 from torch import Tensor
 
+from rllib_cikd.algorithm.categorical_update import sac_update
 from rllib_cikd.algorithm.ensemble import group_members
 from rllib_cikd.algorithm.knowledge_sharing import (
     Teacher,
@@ -26,6 +27,8 @@ from rllib_cikd.algorithm.knowledge_sharing import (
     reset_students,
 )
 from rllib_cikd.algorithm.members import policy_id, policy_ids
+from rllib_cikd.algorithm.normalization import ObservationNormalizer
+from rllib_cikd.algorithm.policy_heads import CategoricalHead
 from rllib_cikd.algorithm.replay_buffer import Batch, ReplayBuffer
 from rllib_cikd.algorithm.sac_update import SACSettings, SACUpdate
 from rllib_cikd.engine import native
@@ -35,7 +38,7 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-_REPLAY_BUFFER, _GENERATOR = "replay_buffer", "generator"
+_REPLAY_BUFFER, _GENERATOR, _STATISTICS = "replay_buffer", "generator", "observation_statistics"
 
 #: Transitions on which the distance of students to their teacher is measured.
 _ASSESSMENT_BATCH_SIZE = 2048
@@ -63,11 +66,14 @@ class CIKDTorchLearner(TorchLearner):
         else:
             self._generator.manual_seed(self.config.seed)
         member = self.module[policy_id(0)]
-        self._action_dim = member.action_space.shape[0]
+        (obs_dim,), (action_dim,) = member.observation_space.shape, member.action_space.shape
+        self._noise_dim = 0 if isinstance(member.head, CategoricalHead) else action_dim
+        members = [self.module[mid] for mid in policy_ids(self.config.ensemble_size)]
+        self._normalizer = ObservationNormalizer(members) if member.normalizes else None
         self.replay_buffer = ReplayBuffer(
             capacity=self.config.replay_buffer_config["capacity"],
-            obs_dim=member.observation_space.shape[0],
-            action_dim=self._action_dim,
+            obs_dim=obs_dim,
+            action_dim=action_dim,
             device=self._device,
             n_step=self.config.n_step,
         )
@@ -76,12 +82,12 @@ class CIKDTorchLearner(TorchLearner):
     def configure_optimizers(self) -> None:
         ids = policy_ids(self.config.ensemble_size)
         modules = [self.module[mid] for mid in ids]
-        action_dim = modules[0].action_space.shape[0]
         settings = [
-            _sac_settings(self.config.get_config_for_module(mid), action_dim) for mid in ids
+            _sac_settings(self.config.get_config_for_module(mid), module)
+            for mid, module in zip(ids, modules, strict=True)
         ]
         self.updates = [
-            SACUpdate(stack, settings[stack.members[0]])
+            sac_update(stack, settings[stack.members[0]])
             for stack in group_members(modules, settings)
         ]
         self.stacks = [update.stack for update in self.updates]
@@ -91,12 +97,6 @@ class CIKDTorchLearner(TorchLearner):
             )
             for update in self.updates
         ]
-        if self.config.knowledge_sharing == "hard_copy" and len({_shapes(m) for m in modules}) > 1:
-            raise ValueError(
-                "knowledge_sharing='hard_copy' copies networks, but the members' networks differ "
-                "in shape or activation. Give all members the same `fcnet_hiddens` and "
-                "`fcnet_activation`, or use 'distillation'."
-            )
         for i, update in enumerate(self.updates):
             suffix = "" if len(self.updates) == 1 else f"_{i}"
             for name, optimizer in update.optimizers.items():
@@ -128,6 +128,8 @@ class CIKDTorchLearner(TorchLearner):
             RuntimeError: If a loss is not finite.
         """
         self.replay_buffer.add(**transitions)
+        if self._normalizer is not None:
+            self._normalizer.add(transitions["obs"])
         # Applies learning-rate schedules, also to a rate that a restored optimiser brought.
         self.after_gradient_based_update(timesteps=timesteps)
         batch_size = self.config.train_batch_size_per_learner
@@ -158,7 +160,7 @@ class CIKDTorchLearner(TorchLearner):
         members = [torch.tensor(stack.members, device=device) for stack in self.stacks]
         for step_rows in rows:
             noise = torch.randn(
-                (k, 2, batch_size, self._action_dim), device=device, generator=self._generator
+                (k, 2, batch_size, self._noise_dim), device=device, generator=self._generator
             )
             if len(self._steps) == 1:
                 total += self._steps[0](step_rows, noise)
@@ -177,7 +179,12 @@ class CIKDTorchLearner(TorchLearner):
         )
 
     def _sac_step(self, update: SACUpdate, rows: Tensor, noise: Tensor) -> Tensor:
-        return update.step(self.replay_buffer.gather(rows, update.settings.gamma), noise)
+        return update.step(self._gather(rows, update.settings.gamma), noise)
+
+    def _gather(self, rows: Tensor, gamma: float) -> Batch:
+        """The transitions in these rows of the buffer, as the networks see them."""
+        batch = self.replay_buffer.gather(rows, gamma)
+        return batch if self._normalizer is None else self._normalizer(batch)
 
     def _check_finite(self, statistics: list[list[float]]) -> None:
         for name, values in zip(SACUpdate.STATISTICS, statistics, strict=True):
@@ -230,7 +237,7 @@ class CIKDTorchLearner(TorchLearner):
             device=self._device,
             generator=self._generator,
         )
-        return self.replay_buffer.gather(rows, self.config.gamma)
+        return self._gather(rows, self.config.gamma)
 
     def _phase_rows(self) -> Tensor:
         """The buffer rows of each minibatch of one phase, `[m, B]`."""
@@ -251,7 +258,7 @@ class CIKDTorchLearner(TorchLearner):
 
     def _minibatches(self, rows: Tensor) -> Iterator[Batch]:
         for minibatch_rows in rows:
-            yield self.replay_buffer.gather(minibatch_rows, self.config.gamma)
+            yield self._gather(minibatch_rows, self.config.gamma)
 
     @override(TorchLearner)
     def get_state(
@@ -265,6 +272,10 @@ class CIKDTorchLearner(TorchLearner):
         # Every weight sync asks for some components: the buffer must not travel with them.
         if self._check_component(_GENERATOR, components, not_components):
             state[_GENERATOR] = self._generator.get_state().cpu().numpy()
+        if self._normalizer is not None and self._check_component(
+            _STATISTICS, components, not_components
+        ):
+            state[_STATISTICS] = self._normalizer.statistics.get_state()
         if self.config.store_buffer_in_checkpoints and self._check_component(
             _REPLAY_BUFFER, components, not_components
         ):
@@ -279,6 +290,8 @@ class CIKDTorchLearner(TorchLearner):
             # That of a GPU's generator means nothing to a CPU's: there it goes on from the seed.
             if stored.shape == self._generator.get_state().shape:
                 self._generator.set_state(stored)
+        if _STATISTICS in state and self._normalizer is not None:
+            self._normalizer.statistics.set_state(state[_STATISTICS])
         if _REPLAY_BUFFER in state:
             self.replay_buffer.set_state(state[_REPLAY_BUFFER])
         if not all(stack.is_attached() for stack in self.stacks):
@@ -317,11 +330,11 @@ def ask_learner(group: LearnerGroup, question: Callable[[CIKDTorchLearner], T]) 
     return answers[0]
 
 
-def _sac_settings(config: Any, action_dim: int) -> SACSettings:
+def _sac_settings(config: Any, module: Any) -> SACSettings:
     """SAC's hyperparameters of one member from its (overridden) config."""
     target_entropy = config.target_entropy
     if target_entropy in (None, "auto"):
-        target_entropy = -float(action_dim)
+        target_entropy = module.head.target_entropy(module.action_space.shape[0])
     return SACSettings(
         actor_lr=config.actor_lr,
         critic_lr=config.critic_lr,
@@ -331,7 +344,3 @@ def _sac_settings(config: Any, action_dim: int) -> SACSettings:
         target_entropy=target_entropy,
         grad_clip=config.grad_clip,
     )
-
-
-def _shapes(module: Any) -> tuple[Any, ...]:
-    return (module.activation, *(tuple(p.shape) for p in module.parameters()))

@@ -121,6 +121,12 @@ def refuse_changed_settings(run: StoredRun, config: AlgorithmConfig) -> None:
             of = "" if all(s == networks[ids[0]] for s in networks.values()) else f" of {member}"
             _compare(name + of, networks[member][name], value, "networks keep their shapes")
     _compare(
+        "observation_filter",
+        stored.observation_filter,
+        config.observation_filter,
+        "networks have learned from observations as it gave them",
+    )
+    _compare(
         "initial_alpha",
         stored.initial_alpha,
         config.initial_alpha,

@@ -12,18 +12,25 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.utils.annotations import override
 from torch import Tensor, nn
 
-from rllib_cikd.algorithm.perceptron import perceptron, split_policy_output
+from rllib_cikd.algorithm.normalization import normalize
+from rllib_cikd.algorithm.perceptron import perceptron
+from rllib_cikd.algorithm.policy_heads import CategoricalHead, GaussianHead
+from rllib_cikd.rllib.action_map import OneHot
 
 #: The model settings a member understands, with SAC's published values.
 DEFAULT_MODEL_CONFIG: dict[str, Any] = {"fcnet_hiddens": [256, 256], "fcnet_activation": "relu"}
 
 
 class SACModule(TorchRLModule, InferenceOnlyAPI):
-    """Squashed-Gaussian policy, twin critics, their target networks and the temperature.
+    """Policy, twin critics, their target networks and the temperature.
 
-    Critics see the concatenation of observation and action. Actions are in [-1, 1]; RLlib's
-    connectors (or `environment.unsquash_actions`) map them to the environment's bounds.
-    `forward_inference` acts with tanh(mean), `forward_exploration` samples.
+    Continuous actions are in [-1, 1], from a squashed Gaussian, and critics see observation and
+    action side by side; discrete ones (`OneHot`) are one-hot vectors from a softmax, and critics
+    give the values of all of them. `ActionMap` turns both into the environment's own actions.
+    `forward_inference` acts with the likeliest action, `forward_exploration` samples.
+
+    With `config.observation_filter` the observations are normalised first, by the statistics that
+    the learner keeps.
 
     Model settings (`config.rl_module(model_config={...})`): `fcnet_hiddens` (default
     [256, 256]) and `fcnet_activation` (default "relu"), for the policy and the critics alike.
@@ -36,19 +43,24 @@ class SACModule(TorchRLModule, InferenceOnlyAPI):
 
     @override(TorchRLModule)
     def setup(self) -> None:
-        obs_dim = self.observation_space.shape[0]
-        action_dim = self.action_space.shape[0]
+        (obs_dim,), (action_dim,) = self.observation_space.shape, self.action_space.shape
+        self.head = CategoricalHead() if isinstance(self.action_space, OneHot) else GaussianHead()
         model_config = DEFAULT_MODEL_CONFIG | dict(self.model_config or {})
         hiddens = list(model_config["fcnet_hiddens"])
         activation = self.activation = model_config["fcnet_activation"]
 
-        self.policy = perceptron(obs_dim, hiddens, 2 * action_dim, activation)
+        policy_out, critic_in, critic_out = self.head.widths(obs_dim, action_dim)
+        self.policy = perceptron(obs_dim, hiddens, policy_out, activation)
+        self.normalizes = model_config.get("normalize_observations", False)
+        if self.normalizes:
+            self.register_buffer("obs_mean", torch.zeros(obs_dim))
+            self.register_buffer("obs_deviation", torch.ones(obs_dim))
         if self.inference_only:
             return
-        self.qf1 = perceptron(obs_dim + action_dim, hiddens, 1, activation)
-        self.qf2 = perceptron(obs_dim + action_dim, hiddens, 1, activation)
-        self.target_qf1 = perceptron(obs_dim + action_dim, hiddens, 1, activation)
-        self.target_qf2 = perceptron(obs_dim + action_dim, hiddens, 1, activation)
+        self.qf1 = perceptron(critic_in, hiddens, critic_out, activation)
+        self.qf2 = perceptron(critic_in, hiddens, critic_out, activation)
+        self.target_qf1 = perceptron(critic_in, hiddens, critic_out, activation)
+        self.target_qf2 = perceptron(critic_in, hiddens, critic_out, activation)
         self.target_qf1.load_state_dict(self.qf1.state_dict())
         self.target_qf2.load_state_dict(self.qf2.state_dict())
         self.log_alpha = nn.Parameter(torch.tensor([math.log(model_config["initial_alpha"])]))
@@ -57,10 +69,15 @@ class SACModule(TorchRLModule, InferenceOnlyAPI):
     def get_non_inference_attributes(self) -> list[str]:
         return ["qf1", "qf2", "target_qf1", "target_qf2", "log_alpha"]
 
+    def policy_output(self, obs: Tensor) -> Tensor:
+        """The policy network's output at observations `[B, D]` as the environment gives them."""
+        if self.normalizes:
+            obs = normalize(obs, self.obs_mean, self.obs_deviation)
+        return self.policy(obs)
+
     def deterministic_actions(self, obs: Tensor) -> Tensor:
-        """tanh(mean) for observations `[B, D]`: actions in [-1, 1], `[B, A]`."""
-        mean, _ = split_policy_output(self.policy(obs))
-        return mean.tanh()
+        """The likeliest actions at observations `[B, D]`: tanh(mean) or one-hot, `[B, A]`."""
+        return self.head.deterministic(self.policy_output(obs))
 
     @override(nn.Module)
     def train(self, mode: bool = True) -> SACModule:
@@ -80,18 +97,16 @@ class SACModule(TorchRLModule, InferenceOnlyAPI):
     @override(TorchRLModule)
     def _forward_exploration(self, batch: dict[str, Any], **kwargs) -> dict[str, Tensor]:
         obs = batch[Columns.OBS].float()
-        shape = (obs.shape[0], self.action_space.shape[0])
         with torch.no_grad():
             if self.act_randomly:
-                actions = torch.rand(shape, generator=self.generator) * 2.0 - 1.0
+                (action_dim,) = self.action_space.shape
+                actions = self.head.random(len(obs), action_dim, self.generator)
             else:
-                mean, log_std = split_policy_output(self.policy(obs))
-                noise = torch.randn(shape, generator=self.generator)
-                actions = (mean + log_std.exp() * noise.to(mean.device)).tanh()
+                actions = self.head.sample(self.policy_output(obs), self.generator)
         return {Columns.ACTIONS: actions}
 
     @override(TorchRLModule)
     def _forward_train(self, batch: dict[str, Any], **kwargs) -> dict[str, Tensor]:
-        """Mean and log std of the policy; the learner uses the stacked networks instead."""
-        mean, log_std = split_policy_output(self.policy(batch[Columns.OBS].float()))
-        return {Columns.ACTION_DIST_INPUTS: torch.cat([mean, log_std], dim=-1)}
+        """Mean and log std, or logits; the learner uses the stacked networks instead."""
+        output = self.policy_output(batch[Columns.OBS].float())
+        return {Columns.ACTION_DIST_INPUTS: self.head.distribution(output)}

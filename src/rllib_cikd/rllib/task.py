@@ -23,14 +23,16 @@ _RESET = "`reset(self, *, seed=None, options=None)` returns (observation, info) 
 #: What to use instead of wrappers that keep running statistics.
 _INSTEAD = {
     NormalizeObservation: (
-        "scale observations by constants, with `gymnasium.wrappers.TransformObservation`"
+        "set `observation_filter='MeanStdFilter'`, which keeps one mean and deviation for all"
     ),
     NormalizeReward: "scale rewards by a constant, with `gymnasium.wrappers.TransformReward`",
 }
 
 
 class Task:
-    """A single-agent environment with float32 observations `[D]` and actions `[A]` in [-1, 1].
+    """A single-agent environment with float32 observations `[D]` and actions `[A]`.
+
+    Actions are members': in [-1, 1], or one-hot vectors where they are discrete.
 
     Everything that acts in an environment does so through this class: training, evaluation and
     videos. What the environment itself raises passes through.

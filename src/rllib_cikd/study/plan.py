@@ -9,13 +9,17 @@ from typing import Any
 
 from rllib_cikd.common.errors import CommandError, did_you_mean
 from rllib_cikd.experiments.experiment import Experiment, load_experiments
+from rllib_cikd.experiments.packaged import (
+    TUNED_EXAMPLES,
+    packaged,
+    packaged_names,
+    study_file,
+)
 from rllib_cikd.experiments.variants import load_variant
 from rllib_cikd.experiments.yaml_file import read_yaml
 
 #: Keys of a study file.
 STUDY_KEYS = ("tuned_examples", "variants", "seeds", "steps", "config", "baseline")
-#: Where tuned examples are, seen from the folder of a study file or one above it.
-TUNED_EXAMPLES = Path("tuned_examples")
 
 
 @dataclass(frozen=True)
@@ -67,16 +71,17 @@ def load_study(path: str | Path) -> Study:
     """Reads a study file and checks every run that it asks for.
 
     Args:
-        path: A YAML file with `tuned_examples` (names of files in `tuned_examples/` beside or above
-            the study's folder, or paths seen from it), `variants` (names in
-            `studies/variants.yaml`), `seeds`, `steps` (a number, or one for each example) and, if
-            wanted, `config` (settings of all runs; a variant's own go before them) and `baseline`
-            (a variant; "vanilla-sac" or else the first if there is none).
+        path: A YAML file, or the name of a study that comes with the package; with `tuned_examples`
+            (names of files in `tuned_examples/` beside or above the study's folder, or of those of
+            the package; or paths seen from it), `variants` (names in `studies/variants.yaml`),
+            `seeds`, `steps` (a number, or one for each example) and, if wanted, `config` (settings
+            of all runs; a variant's own go before them) and `baseline` (a variant; "vanilla-sac"
+            or else the first if there is none).
 
     Raises:
         CommandError: If the file cannot be read, or one of its runs could not be trained.
     """
-    path = Path(path)
+    path = study_file(str(path))
     content = _read(path)
     for key in STUDY_KEYS[:4]:
         if key not in content:
@@ -165,9 +170,11 @@ def _example_file(study: Path, example: str) -> Path:
         candidates = [folders[0] / example]
     else:
         candidates = [folder / TUNED_EXAMPLES / f"{example}.yaml" for folder in folders]
+        candidates += filter(None, [packaged(TUNED_EXAMPLES, example)])
     found = next((file for file in candidates if file.is_file()), None)
     if found is None:
         known = [file.stem for folder in folders for file in (folder / TUNED_EXAMPLES).glob("*")]
+        known += packaged_names(TUNED_EXAMPLES)
         raise CommandError(
             f"{study}: tuned_examples: {example}: there is no {candidates[0]}, nor in a "
             f"tuned_examples folder above.{did_you_mean(example, known)}"

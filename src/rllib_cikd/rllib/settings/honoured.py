@@ -121,6 +121,7 @@ SAMPLING: dict[str, Kind] = {
     ),
     "num_cpus_per_env_runner": Number(at_least=0, at_most=10_000),
     "custom_resources_per_env_runner": _RESOURCES,
+    "observation_filter": Choice(("NoFilter", "MeanStdFilter")),
     "rollout_fragment_length": Integer(at_least=1, at_most=10_000_000),
     "episode_lookback_horizon": Integer(at_least=0, at_most=1_000_000),
     "sample_timeout_s": Number(above=0, at_most=1e9, or_none=True),

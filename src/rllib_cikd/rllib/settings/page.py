@@ -21,7 +21,7 @@ Every setting of RLlib is honoured or refused: what is accepted does what RLlib 
 of the wrong type or out of range, an unknown name, and a change of a setting that is refused end in
 one line, before anything is built: the setting, its value, and what to do.
 
-    ValueError: observation_filter='MeanStdFilter': is not supported by CIKD: …
+    ValueError: normalize_actions=False: is not supported by CIKD: …
 
 True and False are no numbers, numbers are finite and never text, numpy's scalars are numbers.
 """

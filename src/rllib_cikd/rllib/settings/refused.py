@@ -15,8 +15,6 @@ UNSUPPORTED: dict[str, str] = {
     "disable_env_checking": "CIKD checks environments itself, RLlib's check would reseed them",
     "action_mask_key": "actions cannot be masked; leave it out",
     # .env_runners
-    "observation_filter": "observations are learned from as they come; scale them in a "
-    "`gymnasium.ObservationWrapper`",
     "create_local_env_runner": "the local env runner keeps the generators' state",
     "num_gpus_per_env_runner": "policies act on the CPU; the learner uses GPUs: "
     "set `num_gpus_per_learner`",
@@ -40,7 +38,7 @@ UNSUPPORTED: dict[str, str] = {
     "grad_clip_by": "gradients are clipped by each network's norm; set only `grad_clip`",
     "target_network_update_freq": "target networks follow by `tau` after every gradient step",
     "twin_q": "SAC's twin critics are part of the algorithm",
-    "_use_beta_distribution": "policies are squashed Gaussians",
+    "_use_beta_distribution": "policies are squashed Gaussians, or softmaxes",
     "_deterministic_loss": "the loss samples actions from the policy",
     # .learners and .framework
     "num_aggregator_actors_per_learner": "transitions go straight to the learner",
