@@ -243,7 +243,8 @@ class CIKD(CheckpointedSAC):
         self._sync_weights(group)
         remote = group.healthy_worker_ids() if self.eval_env_runner_group else []
         num = num_episodes or self.config.evaluation_duration
-        return play_on_runners(group, remote, num, seeds, callbacks)
+        timeout = self.config.evaluation_sample_timeout_s
+        return play_on_runners(group, remote, num, seeds, callbacks, timeout)
 
     def _mean_evaluation_returns(self) -> list[float]:
         return [float(member["returns"].mean()) for member in self.evaluate_members().values()]

@@ -64,24 +64,15 @@ class Sampler:
             timeout_seconds=timeout,
         )
         if timeout is not None and time.monotonic() - start >= timeout:
-            self._restart(set(asked) - {fragment.worker for fragment in fragments})
+            silent = set(asked) - {fragment.worker for fragment in fragments}
+            remedy = "lower `rollout_fragment_length`"
+            restart_silent(self._group, silent, "sample_timeout_s", timeout, remedy)
         if fragments or timeout is None:
             self._silent_since = None
         else:
             self._silent_since = self._silent_since or start
             self._give_up_if_silent()
         return fragments
-
-    def _restart(self, silent: set[int]) -> None:
-        manager = self._group._worker_manager
-        for worker in sorted(silent & set(manager.healthy_actor_ids())):  # others failed by itself
-            logger.warning(
-                "Env runner %s did not answer within `sample_timeout_s` (%s s) and is restarted: "
-                "if it did not hang, raise that setting, or lower `rollout_fragment_length` (%s).",
-                *(worker, self._config.sample_timeout_s, self._config.rollout_fragment_length),
-            )
-            ray.kill(manager.actors()[worker], no_restart=False)
-            manager.set_actor_state(worker, healthy=False)
 
     def _give_up_if_silent(self) -> None:
         assert self._silent_since is not None
@@ -93,6 +84,29 @@ class Sampler:
                 f"{config.sample_timeout_s:g}): training stops here. Their errors are in the log "
                 "above; if there are none, the environment hangs or needs more time."
             )
+
+
+def restart_silent(
+    group: EnvRunnerGroup, workers: set[int], setting: str, timeout: float, remedy: str
+) -> None:
+    """Kills env runners that did not answer in time: RLlib starts others in their places.
+
+    Args:
+        group: Whose they are.
+        workers: Their indices; those that failed by themselves are left to RLlib.
+        setting: Which holds the timeout.
+        timeout: In seconds.
+        remedy: What to do if they did not hang, besides raising the setting.
+    """
+    manager = group._worker_manager
+    for worker in sorted(workers & set(manager.healthy_actor_ids())):
+        logger.warning(
+            "Env runner %s did not answer within `%s` (%s s) and is restarted: if it did not hang, "
+            "raise that setting, or %s.",
+            *(worker, setting, timeout, remedy),
+        )
+        ray.kill(manager.actors()[worker], no_restart=False)
+        manager.set_actor_state(worker, healthy=False)
 
 
 def raise_faults(fragments: Sequence[Fragment], env_steps: int) -> None:
