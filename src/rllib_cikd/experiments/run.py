@@ -21,8 +21,9 @@ from rllib_cikd.common.errors import FAILED, INTERRUPTED, OK, CommandError, prin
 from rllib_cikd.common.text import format_number
 from rllib_cikd.engine import native
 from rllib_cikd.experiments import interrupt
+from rllib_cikd.experiments.disk import disk_problem
 from rllib_cikd.experiments.experiment import Experiment, load_experiments
-from rllib_cikd.experiments.outcome import last_checkpoints, remedy, report_outcome
+from rllib_cikd.experiments.outcome import last_checkpoints, remedy, report_outcome, state
 from rllib_cikd.experiments.progress import ProgressCallback
 from rllib_cikd.experiments.ray_start import check_fits, start_ray
 from rllib_cikd.experiments.resume import mend_run, restore_tuner
@@ -126,16 +127,29 @@ def _train(run: _Run, resume: str, verbose: bool) -> int:
             tuner = _new_tuner(run, verbose)
         with interrupt.after_a_checkpoint():
             grid = tuner.fit()
-    except OSError as error:  # of the disk: Tune cannot write what it needs to
-        exit_code = FAILED
-        print_error(f"{run.folder}: training stopped, its files cannot be written: {error}")
     except KeyboardInterrupt:  # the second one
-        exit_code = interrupt.exit_code() or INTERRUPTED
         print("rllib: interrupted", file=sys.stderr)
+        exit_code = interrupt.exit_code() or INTERRUPTED
+    except Exception as error:  # Tune raises all kinds when it cannot write or read its files
+        problem = disk_problem(run.folder)
+        if problem is None and not isinstance(error, OSError):
+            raise
+        print_error(f"{problem or error}. Training has stopped.")
+        exit_code = FAILED
     else:
-        exit_code = report_outcome(grid, run.folder, resume, verbose)
-        return exit_code if exit_code != INTERRUPTED else interrupt.exit_code() or INTERRUPTED
-    print(remedy(last_checkpoints(run.folder), resume), file=sys.stderr)
+        problem = None
+        if any(state(grid[i]) != "done" for i in range(len(grid))):
+            problem = disk_problem(run.folder)
+        if problem is None:
+            exit_code = report_outcome(grid, run.folder, resume, verbose)
+            return exit_code if exit_code != INTERRUPTED else interrupt.exit_code() or INTERRUPTED
+        print_error(f"{problem}. Training has stopped.")
+        exit_code = FAILED
+    left = last_checkpoints(run.folder)
+    if tune.Tuner.can_restore(run.folder):
+        print(remedy(left, resume), file=sys.stderr)
+    else:
+        print("nothing is left to go on with: start it again without --resume", file=sys.stderr)
     return exit_code
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,8 @@ class RunLock:
         """Gives the folder back, if it still is there, and removes it if nothing is in it."""
         if not self._file.is_file():
             return
-        with _exclusive(self._file) as file:
+        # Where it cannot be written any more, the lock goes with this process.
+        with suppress(OSError), _exclusive(self._file) as file:
             os.ftruncate(file, 0)
             if os.listdir(self._file.parent) == [LOCK]:
                 self._file.unlink()
