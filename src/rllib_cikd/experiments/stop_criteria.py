@@ -116,7 +116,7 @@ def check_score(attribute: str | None, config: AlgorithmConfig) -> None:
     """
     if attribute is None:
         return
-    field = f"checkpoint_config: checkpoint_score_attribute: {attribute}"
+    field = f"checkpoint_config: checkpoint_score_attribute: {attribute!r}"
     if not issubclass(config.algo_class, CIKD) and "/" in attribute:
         raise CommandError(
             f"{field} stands below the top level of results, where Ray does not look: for "

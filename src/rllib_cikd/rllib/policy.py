@@ -17,8 +17,8 @@ from rllib_cikd.algorithm.history import History
 from rllib_cikd.algorithm.members import policy_id, policy_ids
 from rllib_cikd.common.errors import CommandError, EnvironmentFault
 from rllib_cikd.common.user_modules import UserModules
-from rllib_cikd.rllib.environment import make_task
 from rllib_cikd.rllib.checkpoint_files import find_checkpoint, unreadable
+from rllib_cikd.rllib.environment import make_task
 from rllib_cikd.rllib.restore import StoredRun, checkpoint_path
 from rllib_cikd.rllib.task import Task
 
