@@ -31,7 +31,7 @@ def test_a_module_that_cannot_be_imported_is_one_line(tmp_path):
     (tmp_path / "users_broken_module.py").write_text("1 / 0")
     with pytest.raises(CommandError, match=f"^--import nowhere_x: .*nowhere_x'.* in {tmp_path} "):
         UserModules((str(tmp_path),), ("nowhere_x",)).load()
-    with pytest.raises(CommandError, match="^--import users_broken_module: ZeroDivisionError: "):
+    with pytest.raises(CommandError, match=r"^--import users_broken_module: ZeroDivisionError: "):
         UserModules((str(tmp_path),), ("users_broken_module",)).load()
 
 

@@ -82,7 +82,7 @@ def test_scores_of_checkpoints_that_are_never_reported(load, minimal, score, wor
 
 def test_scores_of_checkpoints(load, minimal):
     scored = "checkpoint_config: {{checkpoint_score_attribute: {}}}\n      stop:"
-    with pytest.raises(CommandError, match="evaluation_mean_return_mean' .*`evaluation_interval`"):
+    with pytest.raises(CommandError, match=r"evaluation_mean_return_mean' .*`evaluation_interval`"):
         load(minimal.replace("stop:", scored.format("evaluation_mean_return_mean")))
     for given, attribute in [
         ("evaluation/ensemble/return_mean/policy_1", "evaluation/ensemble/return_mean/policy_1"),

@@ -100,7 +100,7 @@ def test_a_member_that_is_not_there(trained, member):
 def test_nobody_elected_yet(build, tmp_path):
     path = build(small_config(envs.DriftEnv, ensemble_size=2)).save_to_path(tmp_path / "c")
     assert load_policy(path).member == "policy_0"
-    with pytest.raises(ValueError, match="^member='elected': no member has finished"):
+    with pytest.raises(ValueError, match=r"^member='elected': no member has finished"):
         load_policy(path, "elected")
 
 
