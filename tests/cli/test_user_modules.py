@@ -11,6 +11,7 @@ from helpers import finish, start, write_experiment
 
 ENV = """
 import gymnasium as gym
+from ray.rllib.callbacks.callbacks import RLlibCallback
 
 class Slow(gym.Wrapper):
     def __init__(self, config):
@@ -18,6 +19,10 @@ class Slow(gym.Wrapper):
 
     def step(self, action):
         return super().step(0.5 * action)
+
+class Count(RLlibCallback):
+    def on_episode_end(self, *, episode, metrics_logger, **kwargs):
+        metrics_logger.log_value("users_length", len(episode), reduce="max")
 """
 # Not beside the file, but where the command is started.
 REGISTRATION = """
@@ -48,6 +53,7 @@ def test_users_modules_are_found_from_everywhere(tmp_path):
         stop={"timesteps_total": 400},
         ensemble_size=2,
         num_env_runners=1,
+        callbacks="users_env.Count",
     )
     command = ["train", "file", "../project/slow.yaml", "--import", "users_registration"]
     trained = start(*command, "--storage-path", "../elsewhere/results", cwd=here)
@@ -79,3 +85,4 @@ def test_users_modules_are_found_from_everywhere(tmp_path):
     (results,) = elsewhere.glob("results/slow/CIKD_*/result.json")
     rows = [json.loads(line) for line in results.read_text().splitlines()]
     assert [row["num_env_steps_sampled_lifetime"] for row in rows] == [200, 400, 600, 800]
+    assert rows[0]["env_runners"]["users_length"] == 200
