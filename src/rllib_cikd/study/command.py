@@ -48,7 +48,7 @@ def run(
             "that all its machines share."
         )
     folder = Path(storage).expanduser().resolve() / (experiment_name or study.name)
-    if start_ray(ray_address):
+    if start_ray(ray_address, study.modules):
         for cell in study.cells:
             check_fits(study.experiment.algorithm, cell.config, f"study {study.name!r}")
     print(_plan(study), f"results: {folder}", native.describe(), sep="\n", flush=True)

@@ -24,6 +24,7 @@ from ray.tune.experiment import Trial
 from rllib_cikd.common.errors import CommandError
 from rllib_cikd.common.files import write_whole
 from rllib_cikd.common.result_keys import STEPS
+from rllib_cikd.experiments.kept_modules import ModulesKeeper
 from rllib_cikd.experiments.outcome import state
 from rllib_cikd.experiments.tune_record import RecordKeeper, mend_run, restore_tuner
 from rllib_cikd.study.plan import Cell, Study
@@ -145,6 +146,7 @@ def _start(study: Study, cells: Sequence[Cell], session: Path) -> list[tune.Resu
                 RawWriter(session.parent / "raw", cells),
                 StudyProgress(study.name, steps),
                 RecordKeeper(),
+                ModulesKeeper(study.modules),
             ],
             verbose=0,
         ),
