@@ -22,11 +22,13 @@ from rllib_cikd.common.files import write_whole
 from rllib_cikd.common.result_keys import ENSEMBLE, STEPS, SUMMARIES, summary_key
 from rllib_cikd.common.text import format_duration, format_number, format_table
 from rllib_cikd.common.user_modules import UserModules, given_modules
+from rllib_cikd.experiments.exported_evaluation import evaluate_exported
 from rllib_cikd.experiments.ray_start import start_ray
 from rllib_cikd.rllib.checkpoint_files import find_checkpoint, unreadable
 from rllib_cikd.rllib.endless import endless_episode
 from rllib_cikd.rllib.environment import create_env, env_name
 from rllib_cikd.rllib.evaluation import summarize
+from rllib_cikd.rllib.exported import is_exported
 from rllib_cikd.rllib.task import Task
 
 
@@ -44,7 +46,8 @@ def evaluate(
     """Evaluates a checkpoint and prints the figures.
 
     Args:
-        checkpoint: Its folder, or one above it (see `find_checkpoint`).
+        checkpoint: Its folder, or one above it (see `find_checkpoint`); or that of a member that
+            was exported as safetensors.
         num_episodes, member, seed, video_folder: As for `evaluate_checkpoint`.
         out: A JSON file for the figures.
         imports: Modules of the user's that register environments, in place of those that the
@@ -57,6 +60,16 @@ def evaluate(
     Raises:
         CommandError: If something of this cannot be done.
     """
+    exported = Path(checkpoint).expanduser()
+    if is_exported(exported):
+        if member not in ("all", "best") or video_folder is not None:
+            raise CommandError(
+                f"{checkpoint}: an exported member is alone, and no video of it is recorded: leave "
+                "--member and --video out."
+            )
+        given_modules(imports).load()
+        _show(evaluate_exported(exported, num_episodes, seed), out)
+        return OK
     path = find_checkpoint(checkpoint)
     modules = given_modules(imports).over(UserModules.recall(path))
     modules.load()
@@ -66,12 +79,16 @@ def evaluate(
     evaluation = evaluate_checkpoint(
         path, num_episodes=num_episodes, member=member, seed=seed, video_folder=video_folder
     )
-    print(format_evaluation(evaluation))
+    _show(evaluation, out)
     print(f"took {format_duration(time.monotonic() - started)}")
+    return OK
+
+
+def _show(evaluation: dict[str, Any], out: str | None) -> None:
+    print(format_evaluation(evaluation))
     if out:
         write_whole(Path(out), json.dumps(evaluation, indent=2) + "\n")
         print(f"results: {out}")
-    return OK
 
 
 def evaluate_checkpoint(
