@@ -17,7 +17,7 @@ import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 
 from rllib_cikd.cikd import CIKD
-from rllib_cikd.common.errors import OK, CommandError, EnvironmentFault
+from rllib_cikd.common.errors import OK, CommandError, DamagedCheckpoint, EnvironmentFault
 from rllib_cikd.common.files import write_whole
 from rllib_cikd.common.result_keys import ENSEMBLE, STEPS, SUMMARIES, summary_key
 from rllib_cikd.common.text import format_duration, format_number, format_table
@@ -29,6 +29,7 @@ from rllib_cikd.rllib.endless import endless_episode
 from rllib_cikd.rllib.environment import create_env, env_name
 from rllib_cikd.rllib.evaluation import summarize
 from rllib_cikd.rllib.exported import is_exported
+from rllib_cikd.rllib.manifest import MANIFEST, check_checkpoint
 from rllib_cikd.rllib.task import Task
 
 
@@ -120,7 +121,7 @@ def evaluate_checkpoint(
         "checkpoint": str(path),
         "algorithm": type(algorithm).__name__,
         "env": getattr(algorithm.config.env, "__name__", algorithm.config.env),
-        STEPS: int(algorithm.metrics.peek(("env_runners", STEPS), default=0)),
+        STEPS: _steps(algorithm),
         "episodes": num_episodes,
         "seed": seed,
     }
@@ -204,6 +205,11 @@ def _summary(played: dict[str, dict[str, np.ndarray]], elected: str | None) -> d
 
 def _load(path: Path, num_episodes: int, seed: int | None) -> Algorithm:
     """Loads the algorithm without the env runners, learners and GPUs that trained it."""
+    if (path / MANIFEST).is_file():  # then it is CIKD's
+        try:
+            check_checkpoint(str(path), needed=lambda name: "/" not in name)
+        except DamagedCheckpoint as error:
+            raise CommandError(str(error)) from error
     try:
         with (path / Algorithm.CLASS_AND_CTOR_ARGS_FILE_NAME).open("rb") as file:
             ctor = pickle.load(file)
@@ -227,12 +233,23 @@ def _load(path: Path, num_episodes: int, seed: int | None) -> Algorithm:
         algorithm = ctor["class"](config)
         with suppress(OSError):
             Path(algorithm.logdir).rmdir()  # an empty folder in ~/ray_results
-        algorithm.restore_from_path(str(path))
+        if isinstance(algorithm, CIKD):
+            algorithm.restore_members(path)
+        else:
+            algorithm.restore_from_path(str(path))
         return algorithm
+    except DamagedCheckpoint as error:
+        raise CommandError(str(error)) from error
     except Exception as error:
         raise CommandError(
             f"{path}: could not be restored: {type(error).__name__}: {error}"
         ) from error
+
+
+def _steps(algorithm: Algorithm) -> int:
+    if isinstance(algorithm, CIKD):
+        return algorithm.history.env_steps
+    return int(algorithm.metrics.peek(("env_runners", STEPS), default=0))
 
 
 def _chosen_members(algorithm: CIKD, member: str) -> list[str]:
