@@ -29,6 +29,7 @@ from rllib_cikd.algorithm.policy_selection import selection_probabilities
 from rllib_cikd.algorithm.teacher_election import elect_teacher
 from rllib_cikd.common import result_keys as keys
 from rllib_cikd.config import CIKDConfig
+from rllib_cikd.rllib.checkpoint_scores import checkpoint_metrics, scores
 from rllib_cikd.rllib.checkpoints import CheckpointedSAC
 from rllib_cikd.rllib.endless import EndlessEpisodes
 from rllib_cikd.rllib.environment import create_env, env_name
@@ -40,6 +41,7 @@ from rllib_cikd.rllib.evaluation import (
     summarize,
 )
 from rllib_cikd.rllib.learner import ask_learner
+from rllib_cikd.rllib.policy import best_member
 from rllib_cikd.rllib.sampling import Sampler, raise_faults
 from rllib_cikd.rllib.transitions import Chunk, EpisodeReader
 
@@ -210,9 +212,7 @@ class CIKD(CheckpointedSAC):
     @property
     def best_policy_id(self) -> str:
         """The best of the last evaluation if no step came after it, else by R_k, else policy_0."""
-        if self.history.evaluation_best is not None:
-            return policy_id(self.history.evaluation_best)
-        return self.elected_policy_id or policy_id(0)
+        return policy_id(best_member(self.history))
 
     # ------------------------------------------------------------------ Evaluation
 
@@ -285,10 +285,23 @@ class CIKD(CheckpointedSAC):
         # One counter for all: that of stored transitions.
         results[keys.STEPS] = results[keys.TIMESTEPS_TOTAL] = self.history.env_steps
         if self.config.evaluation_interval:
+            results |= scores(results)
             if "evaluation" in results:
                 self.history.last_evaluation = copy.deepcopy(results["evaluation"])
             results.setdefault("evaluation", copy.deepcopy(self.history.last_evaluation))
         return results
+
+    @override(Algorithm)
+    def save(self, checkpoint_dir: str | None = None) -> Any:
+        """Writes a checkpoint, as Tune does; its metrics are what Tune can score it by.
+
+        Returns:
+            RLlib's result, whose `metrics` have nested keys at their top level, too, and of the
+            evaluation only what was measured at this very step (see `checkpoint_metrics`).
+        """
+        saved = super().save(checkpoint_dir)
+        saved.metrics = checkpoint_metrics(saved.metrics)
+        return saved
 
     def _log_ensemble(self) -> None:
         """Logs `ensemble/…`; RLlib forgets values after each iteration, so always all of them."""

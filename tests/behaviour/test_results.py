@@ -34,6 +34,8 @@ EVALUATION_KEYS = {
     "evaluation/ensemble/best_policy",
     "evaluation/env_runners/episode_return_mean",
 }
+#: Of this iteration's evaluation alone.
+SCORES = {f"evaluation_{who}_return_mean" for who in ("best", "worst", "mean", "elected")}
 ASSESSMENT_KEYS = {
     "ensemble/distillation/students_above_teacher",
     *(f"ensemble/distillation/return_{when}/{m}" for when in ("before", "after") for m in MEMBERS),
@@ -52,17 +54,21 @@ def test_every_result_key_is_there_from_the_first_iteration_on(build, assess):
     ).evaluation(evaluation_interval=3, evaluation_duration=2)
     algo = build(config)
     results = [flat(algo.train()) for _ in range(7)]
-    expected = RESULT_KEYS | EVALUATION_KEYS | (ASSESSMENT_KEYS if assess else set())
+    expected = RESULT_KEYS | EVALUATION_KEYS | SCORES | (ASSESSMENT_KEYS if assess else set())
     for i, result in enumerate(results, start=1):
         missing = sorted(expected - set(result))
         assert not missing, f"iteration {i} misses {missing}"
     first = {key for key in results[0] if key.startswith(OURS)}
     for i, result in enumerate(results, start=1):
         assert {key for key in result if key.startswith(OURS)} == first, f"iteration {i}"
+    for i, result in enumerate(results, start=1):
+        for key in SCORES:
+            nested = result[key.replace("evaluation_", "evaluation/ensemble/")]
+            assert repr(result[key]) == repr(nested if i in (3, 6) else math.nan), (i, key)
     # In the end there are numbers behind them, save for the teacher's distance to itself.
     last = results[-1]
     teacher = f"policy_{last['ensemble/teacher']}"
-    unknown = {key for key in expected if math.isnan(last[key])}
+    unknown = {key for key in expected - SCORES if math.isnan(last[key])}
     assert unknown == {
         f"ensemble/distillation/{name}_{when}/{teacher}"
         for name in ("kl", "critic_loss")

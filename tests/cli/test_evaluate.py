@@ -22,9 +22,10 @@ def test_every_option_reaches_the_evaluation(run_main, monkeypatch):
     )
     run_main("evaluate", "c")
     defaults = {"checkpoint": "c", "num_episodes": 20, "member": "all", "seed": None}
-    assert seen == {**defaults, "video_folder": None, "out": None, "ray_address": None}
+    unset = {"video_folder": None, "out": None, "imports": (), "ray_address": None}
+    assert seen == defaults | unset
     options = ["--episodes", 3, "--member", "best", "--seed", 0, "--video", "v", "--out", "o"]
-    run_main("evaluate", "c", *options, "--ray-address", "a:1")
+    run_main("evaluate", "c", *options, "--import", "m", "--ray-address", "a:1")
     assert seen == {
         "checkpoint": "c",
         "num_episodes": 3,
@@ -32,6 +33,7 @@ def test_every_option_reaches_the_evaluation(run_main, monkeypatch):
         "seed": 0,
         "video_folder": "v",
         "out": "o",
+        "imports": ["m"],
         "ray_address": "a:1",
     }
 

@@ -14,7 +14,7 @@ def test_help_names_every_option(run_main):
         assert option in stdout
     for option in ("--checkpoint-at-end / --no-checkpoint-at-end", "--storage-path", "--resume"):
         assert option in stdout
-    for option in ("--experiment-name", "--ray-address", "--verbose"):
+    for option in ("--experiment-name", "--ray-address", "--verbose", "--import"):
         assert option in stdout
 
 
@@ -25,7 +25,7 @@ def test_help_names_every_option(run_main):
         (("-c", "[1]"), "'--config' / '-c': '[1]' is not a JSON object such as '{\"a\": 1}'"),
         (("--num-samples", "0"), "'--num-samples'"),
         (("--checkpoint-freq", "-1"), "'--checkpoint-freq'"),
-        (("--resume", "--stop", '{"a": 1}'), "leave out --stop"),
+        (("--resume", "--num-samples", "2"), "leave out --config and --num-samples"),
     ],
 )
 def test_wrong_options(run_main, options, words):
@@ -51,6 +51,7 @@ def test_every_option_reaches_the_run(run_main, monkeypatch):
         "storage_path": ("d", ["--storage-path", "d"]),
         "experiment_name": ("n", ["-n", "n"]),
         "resume": (True, ["--resume"]),
+        "imports": (["m", "n"], ["--import", "m", "--import", "n"]),
         "ray_address": ("a:1", ["--ray-address", "a:1"]),
         "verbose": (True, ["-v"]),
     }

@@ -15,19 +15,9 @@ from rllib_cikd.common.errors import CommandError
 from rllib_cikd.experiments.checkpoint_evaluation import (
     _load,
     evaluate_checkpoint,
-    find_checkpoint,
     format_evaluation,
 )
-
-
-def test_latest_checkpoint_of_a_folder(tmp_path):
-    for trial, name, seconds in [("a", "checkpoint_000009", 1), ("b", "checkpoint_000001", 2)]:
-        mark = tmp_path / trial / name / "rllib_checkpoint.json"
-        mark.parent.mkdir(parents=True)
-        mark.write_text("{}")
-        os.utime(mark, (seconds, seconds))
-    assert find_checkpoint(tmp_path) == tmp_path / "b" / "checkpoint_000001"
-    assert find_checkpoint(tmp_path / "a") == tmp_path / "a" / "checkpoint_000009"
+from rllib_cikd.rllib.checkpoint_files import find_checkpoint
 
 
 def test_evaluation_needs_nothing_of_what_trained(build, tmp_path):
@@ -65,8 +55,10 @@ def test_members_that_have_not_been_elected(checkpoint):
 def test_one_member_alone(checkpoint):
     evaluation = evaluate_checkpoint(checkpoint, num_episodes=1, member="policy_1")
     assert list(evaluation["members"]) == ["policy_1"]
-    with pytest.raises(CommandError, match="give all, best, or one of policy_0, policy_1"):
+    with pytest.raises(CommandError, match="give all, best, elected, or one of policy_0, policy_1"):
         evaluate_checkpoint(checkpoint, num_episodes=1, member="policy_2")
+    with pytest.raises(CommandError, match="no member has finished a training episode yet"):
+        evaluate_checkpoint(checkpoint, num_episodes=1, member="elected")
 
 
 class Filmed(gym.Env):

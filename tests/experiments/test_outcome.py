@@ -1,11 +1,13 @@
 """How trials ended, in words, and the exit code that follows."""
 
+import math
 import textwrap
 from types import SimpleNamespace
 
 import pytest
+from ray.tune import CheckpointConfig
 
-from rllib_cikd.experiments.outcome import exit_code, root_cause, state
+from rllib_cikd.experiments.outcome import best_checkpoint, exit_code, root_cause, state
 
 DONE = SimpleNamespace(error=None, metrics={"done": True})
 CUT_OFF = SimpleNamespace(error=None, metrics={"done": False})
@@ -48,3 +50,16 @@ def test_root_cause_of_a_chain():
         """)
     assert root_cause(error) == "ValueError: one\ntwo\nraised at /a/inner.py:3 in step"
     assert root_cause("The actor died.\n") == "The actor died."
+
+
+@pytest.mark.parametrize(
+    ("order", "best"), [("max", ("b", "1,234")), ("min", ("a", "-2")), (None, None)]
+)
+def test_the_best_checkpoint(order, best):
+    scored = [("c", math.nan), ("a", -2.0), ("b", 1234.0)]
+    kept = [(SimpleNamespace(path=path), {"x/y": value}) for path, value in scored]
+    config = CheckpointConfig()
+    if order:
+        config = CheckpointConfig(checkpoint_score_attribute="x/y", checkpoint_score_order=order)
+    assert best_checkpoint(SimpleNamespace(best_checkpoints=kept), config) == best
+    assert best_checkpoint(SimpleNamespace(best_checkpoints=kept[:1]), config) is None

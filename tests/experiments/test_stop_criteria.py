@@ -63,3 +63,42 @@ def test_what_a_callback_logs(load):
         name="logs.py",
     )
     assert experiment.stop == {"distance": 10}
+
+
+@pytest.mark.parametrize(
+    ("score", "words"),
+    [
+        ("evaluation/ensemble/maen_return_mean", "Did you mean 'evaluation/ensemble/mean_ret"),
+        ("best_return", "is not reported by CIKD, so no checkpoint would be scored"),
+        ("evaluation/ensemble/return_mean/policy_7", "is not reported"),
+    ],
+)
+def test_scores_of_checkpoints_that_are_never_reported(load, minimal, score, words):
+    text = minimal + "        evaluation_interval: 1\n"
+    scored = f"checkpoint_config: {{checkpoint_score_attribute: {score}}}\n      stop:"
+    with pytest.raises(CommandError, match=f"checkpoint_score_attribute: .*{words}"):
+        load(text.replace("stop:", scored))
+
+
+def test_scores_of_checkpoints(load, minimal):
+    scored = "checkpoint_config: {{checkpoint_score_attribute: {}}}\n      stop:"
+    with pytest.raises(CommandError, match=r"evaluation_mean_return_mean' .*`evaluation_interval`"):
+        load(minimal.replace("stop:", scored.format("evaluation_mean_return_mean")))
+    for given, attribute in [
+        ("evaluation/ensemble/return_mean/policy_1", "evaluation/ensemble/return_mean/policy_1"),
+        ("evaluation_elected_return_mean", "evaluation_elected_return_mean"),
+        ("episode_reward_mean", "env_runners/episode_return_mean"),
+    ]:
+        text = minimal + "        evaluation_interval: 1\n"
+        (experiment,) = load(text.replace("stop:", scored.format(given)))
+        assert experiment.checkpoint_config.checkpoint_score_attribute == attribute
+
+
+def test_of_other_algorithms_ray_finds_top_level_scores_only(load):
+    text = (
+        "ppo: {{run: PPO, env: CartPole-v1, checkpoint_config: {{checkpoint_score_attribute: {}}}}}"
+    )
+    (experiment,) = load(text.format("time_total_s"))
+    assert experiment.checkpoint_config.checkpoint_score_attribute == "time_total_s"
+    with pytest.raises(CommandError, match="for PPO it would keep the last checkpoints"):
+        load(text.format("env_runners/episode_return_mean"))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rllib_cikd.cli.ray_command import RayAddress, Verbose
+from rllib_cikd.cli.ray_command import Imports, RayAddress, Verbose
 
 EXAMPLES = """\b
 Example:
@@ -30,7 +30,7 @@ def evaluate(
         typer.Option(
             metavar="MEMBER",
             help="Whose episodes to list and record: all, best (the one the checkpoint holds for "
-            "the best), or an id such as policy_0.",
+            "the best), elected (the highest R_k), or an id such as policy_0.",
         ),
     ] = "all",
     seed: Annotated[
@@ -48,6 +48,7 @@ def evaluate(
     out: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write the results to this JSON file.")
     ] = None,
+    imports: Imports = None,
     ray_address: RayAddress = None,
     verbose: Verbose = False,
 ) -> int:
@@ -65,5 +66,6 @@ def evaluate(
         seed=seed,
         video_folder=video,
         out=out,
+        imports=imports or (),
         ray_address=ray_address,
     )

@@ -23,6 +23,16 @@ RayAddress = Annotated[
         "on this machine).",
     ),
 ]
+Imports = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--import",
+        metavar="MODULE",
+        help="Import a module of yours that registers environments; repeatable. It is looked for "
+        "beside the experiment file, in the current folder and on PYTHONPATH, and remembered in "
+        "the checkpoints.",
+    ),
+]
 
 
 class RayCommand(TyperCommand):

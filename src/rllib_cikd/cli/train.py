@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rllib_cikd.cli.ray_command import RayAddress, RayCommand, Verbose
+from rllib_cikd.cli.ray_command import Imports, RayAddress, RayCommand, Verbose
 
 app = typer.Typer(help="Train an algorithm.", rich_markup_mode=None)
 
@@ -51,7 +51,7 @@ def train_file(
             "-s",
             parser=_json_object,
             metavar="JSON",
-            help="Stopping criteria, merged over the file's: "
+            help="Stopping criteria, merged over the file's (with --resume: over the run's): "
             "'{\"num_env_steps_sampled_lifetime\": 100000}'.",
         ),
     ] = None,
@@ -119,9 +119,10 @@ def train_file(
             "--resume",
             help="Continue the last run of this file where its checkpoints end: trials that were "
             "killed or failed go on, finished ones stay; with the settings that it was started "
-            "with.",
+            "with. With --stop, finished ones go on, too, until the new goal.",
         ),
     ] = False,
+    imports: Imports = None,
     ray_address: RayAddress = None,
     verbose: Verbose = False,
 ) -> int:
@@ -139,6 +140,7 @@ def train_file(
         storage_path=storage_path,
         experiment_name=experiment_name,
         resume=resume,
+        imports=imports or (),
         ray_address=ray_address,
         verbose=verbose,
     )

@@ -51,3 +51,12 @@ def summary_key(who: str) -> str:
 def evaluation_key(who: str) -> str:
     """The whole key of one of `SUMMARIES`: "evaluation/ensemble/best_return_mean"."""
     return f"evaluation/{ENSEMBLE}/{summary_key(who)}"
+
+
+def score_key(who: str) -> str:
+    """One of `SUMMARIES` at the top level of a result: "evaluation_best_return_mean".
+
+    Of this iteration's evaluation, NaN in iterations without one; below `evaluation/…` the last
+    evaluation's figures are repeated.
+    """
+    return f"evaluation_{summary_key(who)}"

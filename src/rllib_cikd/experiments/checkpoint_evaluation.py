@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,16 @@ from rllib_cikd.common.errors import OK, CommandError, DamagedCheckpoint, Enviro
 from rllib_cikd.common.files import write_whole
 from rllib_cikd.common.result_keys import ENSEMBLE, STEPS, SUMMARIES, summary_key
 from rllib_cikd.common.text import format_duration, format_number, format_table
+from rllib_cikd.common.user_modules import UserModules, given_modules
+from rllib_cikd.experiments.exported_evaluation import evaluate_exported
 from rllib_cikd.experiments.ray_start import start_ray
+from rllib_cikd.rllib.checkpoint_files import find_checkpoint, unreadable
 from rllib_cikd.rllib.endless import endless_episode
 from rllib_cikd.rllib.environment import create_env, env_name
 from rllib_cikd.rllib.evaluation import summarize
+from rllib_cikd.rllib.exported import is_exported
 from rllib_cikd.rllib.manifest import MANIFEST, check_checkpoint
 from rllib_cikd.rllib.task import Task
-
-# A file that only whole-algorithm checkpoints of RLlib have.
-_MARK = "rllib_checkpoint.json"
 
 
 def evaluate(
@@ -39,14 +41,18 @@ def evaluate(
     seed: int | None = None,
     video_folder: str | None = None,
     out: str | None = None,
+    imports: Sequence[str] = (),
     ray_address: str | None = None,
 ) -> int:
     """Evaluates a checkpoint and prints the figures.
 
     Args:
-        checkpoint: Its folder, or one above it (see `find_checkpoint`).
+        checkpoint: Its folder, or one above it (see `find_checkpoint`); or that of a member that
+            was exported as safetensors.
         num_episodes, member, seed, video_folder: As for `evaluate_checkpoint`.
         out: A JSON file for the figures.
+        imports: Modules of the user's that register environments, in place of those that the
+            checkpoint remembers.
         ray_address: Of the Ray cluster to use (see `start_ray`).
 
     Returns:
@@ -55,49 +61,35 @@ def evaluate(
     Raises:
         CommandError: If something of this cannot be done.
     """
+    exported = Path(checkpoint).expanduser()
+    if is_exported(exported):
+        if member not in ("all", "best") or video_folder is not None:
+            raise CommandError(
+                f"{checkpoint}: an exported member is alone, and no video of it is recorded: leave "
+                "--member and --video out."
+            )
+        given_modules(imports).load()
+        _show(evaluate_exported(exported, num_episodes, seed), out)
+        return OK
     path = find_checkpoint(checkpoint)
-    start_ray(ray_address)
+    modules = given_modules(imports).over(UserModules.recall(path))
+    modules.load()
+    start_ray(ray_address, modules)
     torch.set_num_threads(1)  # batches of a few observations do not get faster by more
     started = time.monotonic()
     evaluation = evaluate_checkpoint(
         path, num_episodes=num_episodes, member=member, seed=seed, video_folder=video_folder
     )
-    print(format_evaluation(evaluation))
+    _show(evaluation, out)
     print(f"took {format_duration(time.monotonic() - started)}")
-    if out:
-        write_whole(Path(out), json.dumps(evaluation, indent=2) + "\n")
-        print(f"results: {out}")
     return OK
 
 
-def find_checkpoint(path: str | Path) -> Path:
-    """Returns the folder of the checkpoint at `path`, or of the latest whole one below it."""
-    folder = Path(path).expanduser().resolve()
-    if (folder / _MARK).is_file():
-        return folder
-    if not folder.is_dir():
-        raise CommandError(f"{path}: no such folder.")
-    marks = list(folder.rglob(_MARK))
-    if not marks:
-        raise CommandError(
-            f"{path}: no RLlib checkpoint in it. Give a folder with a file {_MARK!r}, or the "
-            "folder of a trial or experiment with checkpoints."
-        )
-    newest = sorted((mark.parent for mark in marks), key=_written_at, reverse=True)
-    # One that a run is just writing or deleting is left aside; others are checked when loaded.
-    return next((folder for folder in newest if _has_all_bytes(folder)), newest[0])
-
-
-def _written_at(folder: Path) -> int:
-    return (folder / _MARK).stat().st_mtime_ns
-
-
-def _has_all_bytes(folder: Path) -> bool:
-    try:
-        check_checkpoint(str(folder), checksums=False)
-    except DamagedCheckpoint:
-        return False
-    return True
+def _show(evaluation: dict[str, Any], out: str | None) -> None:
+    print(format_evaluation(evaluation))
+    if out:
+        write_whole(Path(out), json.dumps(evaluation, indent=2) + "\n")
+        print(f"results: {out}")
 
 
 def evaluate_checkpoint(
@@ -112,7 +104,8 @@ def evaluate_checkpoint(
     Args:
         path: Folder of the checkpoint.
         num_episodes: Episodes of each member.
-        member: "all", "best" (`CIKD.best_policy_id`) or a member's id.
+        member: "all", "best" (`CIKD.best_policy_id`), "elected" (`CIKD.elected_policy_id`) or a
+            member's id.
         seed: Seed of the initial states; None for the training's seed, or 0 if it had none.
         video_folder: If given, an episode of each member is recorded there.
 
@@ -222,9 +215,7 @@ def _load(path: Path, num_episodes: int, seed: int | None) -> Algorithm:
             ctor = pickle.load(file)
         config = dict(ctor["ctor_args_and_kwargs"][0][0])
     except Exception as error:  # whatever unpickling finds missing
-        raise CommandError(
-            f"{path}: not readable as a checkpoint of RLlib's new API stack: {error}"
-        ) from error
+        raise unreadable(path, error) from error
     config |= {"num_env_runners": 0, "evaluation_num_env_runners": 0, "num_learners": 0}
     if not torch.cuda.is_available():
         config["num_gpus_per_learner"] = 0
@@ -267,8 +258,17 @@ def _chosen_members(algorithm: CIKD, member: str) -> list[str]:
         return members
     if member == "best":
         return [algorithm.best_policy_id]
+    if member == "elected" and algorithm.elected_policy_id is not None:
+        return [algorithm.elected_policy_id]
+    if member == "elected":
+        raise CommandError(
+            "--member elected: no member has finished a training episode yet. Give all, best, or "
+            f"one of {', '.join(members)}."
+        )
     if member not in members:
-        raise CommandError(f"--member {member}: give all, best, or one of {', '.join(members)}.")
+        raise CommandError(
+            f"--member {member}: give all, best, elected, or one of {', '.join(members)}."
+        )
     return [member]
 
 

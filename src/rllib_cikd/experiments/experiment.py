@@ -15,7 +15,12 @@ from ray.tune.search.variant_generator import generate_variants
 from rllib_cikd.common.errors import CommandError
 from rllib_cikd.experiments.check import check_environments, check_settings, find_algorithm
 from rllib_cikd.experiments.read import read_experiments
-from rllib_cikd.experiments.stop_criteria import check_stop, flatten_stop
+from rllib_cikd.experiments.stop_criteria import (
+    check_score,
+    check_stop,
+    flatten_stop,
+    modern_key,
+)
 from rllib_cikd.experiments.variants import load_variant
 
 #: A killed run loses at most this many iterations (with CIKD's defaults, 50,000 env steps).
@@ -79,32 +84,73 @@ def load_experiments(
         CommandError: If the file cannot be read, or would not run as written: unknown keys,
             values that the algorithm's config rejects, results that are never reported.
     """
-    path = Path(path)
     options = {
         "num_samples": num_samples,
         "checkpoint_freq": checkpoint_freq,
         "checkpoint_at_end": checkpoint_at_end,
     }
+    specs = read_specs(path, variant=variant, config=config, options=options)
+    return check_experiments(path, specs, stop)
+
+
+def read_specs(
+    path: str | Path,
+    *,
+    variant: str | None,
+    config: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+) -> dict[str, dict[str, Any]]:
+    """A file's experiments with what a command lays over them; not checked yet.
+
+    Args:
+        path, variant, config: As for `load_experiments`.
+        options: Replace keys of every experiment, save for those that are None.
+
+    Raises:
+        CommandError: If the file cannot be read, or there is no such variant.
+    """
+    path = Path(path)
     given = {key: value for key, value in options.items() if value is not None}
     specs = read_experiments(path)
     settings = dict(config or {})
     if variant is not None:
         settings = {**load_variant(variant, path), **settings}
         specs = {f"{name}_{variant}": spec for name, spec in specs.items()}
+    if "env" in settings:
+        given["env"] = settings["env"]
+    return {
+        name: {**spec, **given, "config": _merge(spec.get("config") or {}, settings)}
+        for name, spec in specs.items()
+    }
+
+
+def check_experiments(
+    path: str | Path, specs: Mapping[str, dict[str, Any]], stop: Mapping[str, Any] | None
+) -> list[Experiment]:
+    """Checks what `read_specs` returned.
+
+    Raises:
+        CommandError: See `load_experiments`.
+    """
     experiments = []
     for name, spec in specs.items():
         try:
-            experiments.append(_build(name, {**spec, **given}, settings, stop or {}))
+            experiments.append(_build(name, spec, stop or {}))
         except CommandError as error:
             raise CommandError(f"{path}: experiment {name!r}: {error}") from error
     return experiments
 
 
-def _build(name: str, spec: dict[str, Any], settings: Mapping, stop: Mapping) -> Experiment:
+def storage_of(spec: Mapping[str, Any]) -> str | None:
+    """The folder of results that an experiment names, if any."""
+    return spec.get("storage_path", spec.get("local_dir"))
+
+
+def _build(name: str, spec: dict[str, Any], stop: Mapping) -> Experiment:
     algorithm = find_algorithm(spec.get("run"))
-    param_space = _merge(spec.get("config") or {}, settings)
+    param_space = spec["config"]
     if spec.get("env") is not None:
-        if param_space.get("env", spec["env"]) != spec["env"] and "env" not in settings:
+        if param_space.get("env", spec["env"]) != spec["env"]:
             raise CommandError(
                 f"`env` is {spec['env']!r}, but `config` has {param_space['env']!r}. Keep one."
             )
@@ -118,8 +164,11 @@ def _build(name: str, spec: dict[str, Any], settings: Mapping, stop: Mapping) ->
     except ValueError as error:
         raise CommandError(str(error)) from error
     criteria = {**flatten_stop(spec.get("stop") or {}), **flatten_stop(stop)}
+    checkpoint_config = _checkpoint_config(spec)
     for trial_config in trial_configs:
-        check_stop(criteria, check_settings(algorithm, trial_config))
+        config = check_settings(algorithm, trial_config)
+        check_stop(criteria, config)
+        check_score(checkpoint_config.checkpoint_score_attribute, config)
     check_environments(algorithm, trial_configs)
     return Experiment(
         name=name,
@@ -128,8 +177,8 @@ def _build(name: str, spec: dict[str, Any], settings: Mapping, stop: Mapping) ->
         trial_configs=trial_configs,
         stop=criteria,
         num_samples=num_samples,
-        checkpoint_config=_checkpoint_config(spec),
-        storage_path=spec.get("storage_path", spec.get("local_dir")),
+        checkpoint_config=checkpoint_config,
+        storage_path=storage_of(spec),
     )
 
 
@@ -163,6 +212,9 @@ def _checkpoint_config(spec: Mapping[str, Any]) -> CheckpointConfig:
     ):
         if key in spec:
             settings[setting] = spec[key]
+    score = settings.get("checkpoint_score_attribute")
+    if isinstance(score, str):
+        settings["checkpoint_score_attribute"] = modern_key(score)
     try:
         return CheckpointConfig(**settings)
     except (TypeError, ValueError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import sys
@@ -16,12 +17,15 @@ from rllib_cikd.common.text import format_number, format_table
 from rllib_cikd.experiments.progress import trial_label
 
 
-def report_outcome(grid: tune.ResultGrid, folder: str, resume: str, verbose: bool) -> int:
+def report_outcome(
+    grid: tune.ResultGrid, folder: str, score: tune.CheckpointConfig, resume: str, verbose: bool
+) -> int:
     """Says how each trial ended, where its files are and how to go on; returns the exit code.
 
     Args:
         grid: What `Tuner.fit` returned.
         folder: Of the run.
+        score: What checkpoints are scored by, if by anything.
         resume: The command that goes on with the run.
         verbose: Whether errors are shown with their whole traceback.
     """
@@ -37,6 +41,10 @@ def report_outcome(grid: tune.ResultGrid, folder: str, resume: str, verbose: boo
             if not several:
                 print(f"checkpoint:  {path}")
             print(f"{label or 'evaluate it: '}{shlex.join(['rllib', 'evaluate', path])}")
+            best = best_checkpoint(result, score)
+            if best and best[0] != path:
+                command = shlex.join(["rllib", "evaluate", best[0]])
+                print(f"{label}the best, {score.checkpoint_score_attribute} {best[1]}: {command}")
         elif not result.error:
             print(f"{label}no checkpoint was written")
     print(f"TensorBoard: {shlex.join(['tensorboard', '--logdir', folder])}", flush=True)
@@ -55,6 +63,22 @@ def last_checkpoints(folder: str) -> list[str]:
     """The newest checkpoint of each trial in a run's folder."""
     newest = {path.parent: str(path) for path in sorted(Path(folder).glob("*/checkpoint_*"))}
     return list(newest.values())
+
+
+def best_checkpoint(result: tune.Result, score: tune.CheckpointConfig) -> tuple[str, str] | None:
+    """A trial's best checkpoint and its score as text; None if none has a score."""
+    attribute = score.checkpoint_score_attribute
+    if attribute is None:
+        return None
+    scored = [
+        (float(metrics[attribute]), checkpoint.path)
+        for checkpoint, metrics in result.best_checkpoints or []
+        if not math.isnan(metrics.get(attribute, math.nan))
+    ]
+    if not scored:
+        return None
+    value, path = (min if score.checkpoint_score_order == "min" else max)(scored)
+    return path, format_number(value)
 
 
 def exit_code(results: list[tune.Result], remedy: str) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import ray
 
 from rllib_cikd.common.errors import CommandError
+from rllib_cikd.common.user_modules import NO_MODULES, UserModules
 
 # Threads of one process wait for each other by spinning, by default for milliseconds. Where other
 # processes want the same CPUs, that makes small tensor operations ten times slower and more; this
@@ -17,8 +18,12 @@ from rllib_cikd.common.errors import CommandError
 _SPIN = {"GOMP_SPINCOUNT": "10000"}
 
 
-def start_ray(address: str | None) -> bool:
+def start_ray(address: str | None, modules: UserModules = NO_MODULES) -> bool:
     """Connects to the Ray cluster at `address` or `$RAY_ADDRESS`, or else starts one here.
+
+    Args:
+        address: Of the cluster; "local" for a new one here.
+        modules: Made known in all of Ray's worker processes.
 
     Returns:
         Whether Ray was started on this machine, for this command alone.
@@ -30,10 +35,13 @@ def start_ray(address: str | None) -> bool:
     local = address == "local"
     _check_answers(address)
     options: dict[str, Any] = {"include_dashboard": False} if local else {}
+    runtime_env: dict[str, Any] = {}
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ):
-        options["runtime_env"] = {"env_vars": _SPIN}
+        runtime_env["env_vars"] = dict(_SPIN)
+    if modules.folders or modules.names:
+        runtime_env["worker_process_setup_hook"] = modules.loader()
     try:
-        ray.init(address=address, **options)
+        ray.init(address=address, runtime_env=runtime_env, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         # Clusters of `ray start` ask for a token, which `ray.init` sends only if told to.
         remedy = (

@@ -12,6 +12,7 @@ from ray import cloudpickle
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rllib_cikd.common.errors import CommandError, did_you_mean
+from rllib_cikd.common.user_modules import given_modules
 from rllib_cikd.experiments.yaml_file import read_yaml
 
 #: Keys of one experiment in a YAML file.
@@ -42,9 +43,7 @@ def read_experiments(path: Path) -> dict[str, dict[str, Any]]:
     """
     if not path.is_file():
         raise CommandError(f"{path}: no such file.")
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.append(folder)
+    given_modules((), path.parent).load()
     if path.suffix in (".yaml", ".yml"):
         experiments = _read_yaml(path)
     elif path.suffix == ".py":

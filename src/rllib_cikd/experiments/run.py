@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,15 +19,24 @@ from ray.train.constants import DEFAULT_STORAGE_PATH
 from rllib_cikd.cikd import CIKD
 from rllib_cikd.common.errors import FAILED, INTERRUPTED, OK, CommandError, print_error
 from rllib_cikd.common.text import format_number
+from rllib_cikd.common.user_modules import UserModules, given_modules
 from rllib_cikd.engine import native
 from rllib_cikd.experiments import interrupt
 from rllib_cikd.experiments.disk import disk_problem
-from rllib_cikd.experiments.experiment import Experiment, load_experiments
+from rllib_cikd.experiments.experiment import (
+    Experiment,
+    check_experiments,
+    read_specs,
+    storage_of,
+)
+from rllib_cikd.experiments.kept_modules import ModulesKeeper, recall_modules
 from rllib_cikd.experiments.outcome import last_checkpoints, remedy, report_outcome, state
 from rllib_cikd.experiments.progress import ProgressCallback
 from rllib_cikd.experiments.ray_start import check_fits, start_ray
+from rllib_cikd.experiments.recorded_run import differences, raise_goals, recorded_trials
 from rllib_cikd.experiments.resume import mend_run, restore_tuner
 from rllib_cikd.experiments.run_lock import Locked, RunLock
+from rllib_cikd.experiments.stop_criteria import flatten_stop
 from rllib_cikd.experiments.tune_record import RecordKeeper
 
 # Beyond a few threads, updates of small networks do not get faster.
@@ -37,12 +46,11 @@ _TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
 
 @dataclass
 class _Run:
-    """An experiment and its folder of results, `storage`/`name`."""
+    """Where an experiment's results are: in `storage`/`name`."""
 
-    experiment: Experiment
     storage: str
     name: str
-    resumes: bool = False
+    resumes: bool
 
     @property
     def folder(self) -> str:
@@ -61,6 +69,7 @@ def train(
     storage_path: str | None = None,
     experiment_name: str | None = None,
     resume: bool = False,
+    imports: Sequence[str] = (),
     ray_address: str | None = None,
     verbose: bool = False,
 ) -> int:
@@ -71,7 +80,9 @@ def train(
             `load_experiments`.
         storage_path: Folder or URI of results; None for the file's, else `~/ray_results`.
         experiment_name: Name of the results' folder in there; None for the experiment's.
-        resume: Whether to go on with the last run where its checkpoints end.
+        resume: Whether to go on with the last run where its checkpoints end; with `stop` also with
+            trials that have ended, until they reach it.
+        imports: Modules of the user's that register environments; remembered in the checkpoints.
         ray_address: Of the Ray cluster to use (see `start_ray`).
         verbose: Whether Tune tells what it does, and errors come with their traceback.
 
@@ -81,28 +92,36 @@ def train(
     Raises:
         CommandError: If something of this cannot be done.
     """
-    if resume and (stop or config or num_samples):
+    if resume and (config or num_samples):
         raise CommandError(
             "--resume continues a run with the settings that it was started with: leave out "
-            "--stop, --config and --num-samples."
+            "--config and --num-samples. A higher goal may be given with --stop."
         )
-    experiments = load_experiments(
-        file,
-        variant=variant,
-        config=config,
-        stop=stop,
-        num_samples=num_samples,
-        checkpoint_freq=checkpoint_freq,
-        checkpoint_at_end=checkpoint_at_end,
-    )
+    modules = given_modules(imports, Path(file).parent)
+    modules.load()
+    options = {
+        "num_samples": num_samples,
+        "checkpoint_freq": checkpoint_freq,
+        "checkpoint_at_end": checkpoint_at_end,
+    }
+    specs = read_specs(file, variant=variant, config=config, options=options)
     with ExitStack() as locks:
-        runs = _find_folders(file, experiments, storage_path, experiment_name, resume, locks)
-        if start_ray(ray_address):
-            for run in runs:
-                if not run.resumes:
-                    run.experiment = _fit_to_this_machine(run.experiment)
-        exit_code = OK
+        runs = _find_folders(file, specs, storage_path, experiment_name, resume, locks)
         for run in runs:
+            if run.resumes:
+                modules = modules.over(recall_modules(run.folder))
+        modules.load()
+        experiments = check_experiments(file, specs, stop)
+        for run, experiment in zip(runs, experiments, strict=True):
+            if run.resumes:
+                _prepare_resume(file, run, experiment, stop or {})
+        if start_ray(ray_address, modules):
+            experiments = [
+                experiment if run.resumes else _fit_to_this_machine(experiment)
+                for run, experiment in zip(runs, experiments, strict=True)
+            ]
+        exit_code = OK
+        for run, experiment in zip(runs, experiments, strict=True):
             again = {
                 "--variant": variant,
                 "--storage-path": storage_path and run.storage,
@@ -111,20 +130,22 @@ def train(
             }
             words = [word for option, value in again.items() if value for word in (option, value)]
             command = shlex.join(["rllib", "train", "file", file, "--resume", *words])
-            exit_code = max(exit_code, _train(run, command, verbose))
+            exit_code = max(exit_code, _train(run, experiment, modules, command, verbose))
             if exit_code >= INTERRUPTED:
                 break
         return exit_code
 
 
-def _train(run: _Run, resume: str, verbose: bool) -> int:
+def _train(
+    run: _Run, experiment: Experiment, modules: UserModules, resume: str, verbose: bool
+) -> int:
     """Trains an experiment; `resume` is the command that goes on with it. Returns the exit code."""
     try:
         if run.resumes:
             print(f"resuming {run.folder}", flush=True)
-            tuner = restore_tuner(run.folder, run.experiment.algorithm)
+            tuner = restore_tuner(run.folder, experiment.algorithm)
         else:
-            tuner = _new_tuner(run, verbose)
+            tuner = _new_tuner(run, experiment, modules, verbose)
         with interrupt.after_a_checkpoint():
             grid = tuner.fit()
     except KeyboardInterrupt:  # the second one
@@ -141,7 +162,8 @@ def _train(run: _Run, resume: str, verbose: bool) -> int:
         if any(state(grid[i]) != "done" for i in range(len(grid))):
             problem = disk_problem(run.folder)
         if problem is None:
-            exit_code = report_outcome(grid, run.folder, resume, verbose)
+            score = experiment.checkpoint_config
+            exit_code = report_outcome(grid, run.folder, score, resume, verbose)
             return exit_code if exit_code != INTERRUPTED else interrupt.exit_code() or INTERRUPTED
         print_error(f"{problem}. Training has stopped.")
         exit_code = FAILED
@@ -155,7 +177,7 @@ def _train(run: _Run, resume: str, verbose: bool) -> int:
 
 def _find_folders(
     file: str,
-    experiments: list[Experiment],
+    specs: Mapping[str, Mapping[str, Any]],
     storage_path: str | None,
     experiment_name: str | None,
     resume: bool,
@@ -165,17 +187,17 @@ def _find_folders(
 
     `locks` gives the folders back in the end.
     """
-    if experiment_name and len(experiments) > 1:
+    if experiment_name and len(specs) > 1:
         raise CommandError(
-            f"--experiment-name names one experiment, but {file} has {len(experiments)}: "
-            f"{', '.join(experiment.name for experiment in experiments)}."
+            f"--experiment-name names one experiment, but {file} has {len(specs)}: "
+            f"{', '.join(specs)}."
         )
     runs = []
-    for experiment in experiments:
-        storage = storage_path or experiment.storage_path or DEFAULT_STORAGE_PATH
+    for experiment, spec in specs.items():
+        storage = storage_path or storage_of(spec) or DEFAULT_STORAGE_PATH
         if "://" not in storage:
             storage = str(Path(storage).expanduser().resolve())
-        name = experiment_name or experiment.name
+        name = experiment_name or experiment
         earlier = _earlier_runs(storage, name)
         resumes = bool(earlier and resume)
         if resumes:
@@ -183,18 +205,12 @@ def _find_folders(
             _lock(storage, name, locks)
         else:
             name = _free_name(storage, name, locks)
-        runs.append(_Run(experiment, storage, name, resumes))
+        runs.append(_Run(storage, name, resumes))
     if resume and not any(run.resumes for run in runs):
         raise CommandError(
             f"nothing to resume in {runs[0].folder}. Start the run without --resume, or say where "
             "it is with --storage-path and --experiment-name."
         )
-    for run in runs:
-        if run.resumes and not mend_run(run.folder, run.experiment.algorithm):
-            raise CommandError(
-                f"{run.folder} has no record of its trials: it was killed before Tune had written "
-                "one. Start the run without --resume."
-            )
     return runs
 
 
@@ -222,6 +238,30 @@ def _lock(storage: str, name: str, locks: ExitStack) -> None:
             f"{storage}/{name} cannot be written to: {error.strerror}. Give another folder with "
             "--storage-path."
         ) from error
+
+
+def _prepare_resume(file: str, run: _Run, experiment: Experiment, stop: Mapping[str, Any]) -> None:
+    """Mends the record of a run, says how its file differs from it, and raises its goals.
+
+    Raises:
+        CommandError: If it cannot go on.
+    """
+    if not mend_run(run.folder, experiment.algorithm):
+        raise CommandError(
+            f"{run.folder} has no record of its trials: it was killed before Tune had written "
+            "one. Start the run without --resume."
+        )
+    trials = recorded_trials(run.folder)
+    changed = differences(experiment, trials, goals_given=bool(stop))
+    if changed:
+        print(
+            f"rllib: note: {run.folder} goes on as it was started; {file} differs: "
+            f"{', '.join(changed)}. Start a new run without --resume for the file's"
+            f"{', or raise the goal with --stop.' if not stop else '.'}",
+            file=sys.stderr,
+        )
+    if stop:
+        raise_goals(run.folder, trials, flatten_stop(stop))
 
 
 def _earlier_runs(storage: str, name: str) -> list[str]:
@@ -265,8 +305,9 @@ def _fit_to_this_machine(experiment: Experiment) -> Experiment:
     return dataclasses.replace(experiment, param_space=param_space)
 
 
-def _new_tuner(run: _Run, verbose: bool) -> tune.Tuner:
-    experiment = run.experiment
+def _new_tuner(
+    run: _Run, experiment: Experiment, modules: UserModules, verbose: bool
+) -> tune.Tuner:
     several = experiment.num_trials > 1
     env = experiment.param_space.get("env")
     until = " or ".join(f"{key} >= {format_number(v)}" for key, v in experiment.stop.items())
@@ -291,7 +332,12 @@ def _new_tuner(run: _Run, verbose: bool) -> tune.Tuner:
             storage_path=run.storage,
             stop=experiment.stop,
             checkpoint_config=experiment.checkpoint_config,
-            callbacks=[progress, RecordKeeper(), interrupt.EndedByASignal()],
+            callbacks=[
+                progress,
+                RecordKeeper(),
+                ModulesKeeper(modules),
+                interrupt.EndedByASignal(),
+            ],
             verbose=2 if verbose else 0,
         ),
     )

@@ -1,4 +1,7 @@
-"""Stop criteria: classic names of results become today's, and what is never reported is refused."""
+"""Names of results, to stop at and to score checkpoints by.
+
+Classic names become today's, and what is never reported is refused.
+"""
 
 from __future__ import annotations
 
@@ -50,6 +53,7 @@ _CIKD_KEYS = [
     f"{keys.ENSEMBLE}/{keys.TEACHER}",
     f"{keys.ENSEMBLE}/{keys.NUM_DISTILLATIONS}",
     *map(keys.evaluation_key, keys.SUMMARIES),
+    *map(keys.score_key, keys.SUMMARIES),
 ]
 # Anything may be logged below these.
 _SCOPES = ("env_runners", "evaluation", "learners", "timers", "fault_tolerance", "perf")
@@ -71,11 +75,12 @@ def flatten_stop(stop: Mapping[str, Any]) -> dict[str, float]:
                 f"stop: {key} is {value!r}. Give a number: a trial stops when the result of that "
                 "name reaches it."
             )
-        flat[_modern_key(key)] = value
+        flat[modern_key(key)] = value
     return flat
 
 
-def _modern_key(key: str) -> str:
+def modern_key(key: str) -> str:
+    """Today's name of a result: "env_runners/episode_return_mean" for "episode_reward_mean"."""
     scope, _, leaf = key.rpartition("/")
     if leaf in _EPISODE_KEYS and scope in _EPISODE_SCOPES:
         return f"{_EPISODE_SCOPES[scope]}/{_EPISODE_KEYS[leaf]}"
@@ -92,28 +97,60 @@ def check_stop(stop: Mapping[str, float], config: AlgorithmConfig) -> None:
     Raises:
         CommandError: If the algorithm does not report a key.
     """
+    for key in stop:
+        _check_reported(
+            key, config, f"stop: {key!r}", "it would never stop a trial", "Common criteria"
+        )
+
+
+def check_score(attribute: str | None, config: AlgorithmConfig) -> None:
+    """Refuses to score checkpoints by what Ray cannot find: it would keep the last ones instead.
+
+    Args:
+        attribute: `checkpoint_score_attribute`, a result's key joined by "/"; None for no score.
+        config: Of a trial, validated.
+
+    Raises:
+        CommandError: If the algorithm does not report it, or only below the results' top level
+            and the algorithm is not CIKD.
+    """
+    if attribute is None:
+        return
+    field = f"checkpoint_config: checkpoint_score_attribute: {attribute!r}"
+    if not issubclass(config.algo_class, CIKD) and "/" in attribute:
+        raise CommandError(
+            f"{field} stands below the top level of results, where Ray does not look: for "
+            f"{config.algo_class.__name__} it would keep the last checkpoints, not the best. Leave "
+            "it out, and keep all with `num_to_keep: null`."
+        )
+    _check_reported(attribute, config, field, "no checkpoint would be scored", "Common scores")
+
+
+def _check_reported(
+    key: str, config: AlgorithmConfig, field: str, consequence: str, common: str
+) -> None:
     known, scopes = list(_KNOWN_KEYS), list(_SCOPES)
     if issubclass(config.algo_class, CIKD):
-        members = (f"{keys.ENSEMBLE}/{keys.RETURN_MEAN}/{member}" for member in config.policies)
-        known += [*_CIKD_KEYS, *members]
+        members = [f"{keys.ENSEMBLE}/{keys.RETURN_MEAN}/{member}" for member in config.policies]
+        known += [*_CIKD_KEYS, *members, *(f"evaluation/{member}" for member in members)]
         scopes += [keys.ENSEMBLE]
-    for key in stop:
-        if key.startswith("evaluation/") and not config.evaluation_interval:
-            raise CommandError(
-                f"stop: {key} is only reported when the algorithm is evaluated. Set "
-                "`evaluation_interval` in `config`."
-            )
-        if key in known:
-            continue
-        # Below RLlib's own scopes, and with callbacks anywhere, only what looks like a
-        # misspelling is refused.
-        may_exist = key.split("/")[0] in scopes or _has_callbacks(config)
-        if not may_exist or difflib.get_close_matches(key, known, n=1, cutoff=0.9):
-            raise CommandError(
-                f"stop: {key!r} is not reported by {config.algo_class.__name__}, so it would never "
-                f"stop a trial.{did_you_mean(key, known)} Common criteria: {keys.STEPS}, "
-                f"{keys.ITERATION}, {keys.TRAINING_RETURN}, {keys.EVALUATION_RETURN}."
-            )
+    of_evaluation = (*map(keys.score_key, keys.SUMMARIES),)
+    if (key.startswith("evaluation/") or key in of_evaluation) and not config.evaluation_interval:
+        raise CommandError(
+            f"{field} is only reported when the algorithm is evaluated. Set "
+            "`evaluation_interval` in `config`."
+        )
+    if key in known:
+        return
+    # Below RLlib's own scopes, and with callbacks anywhere, only what looks like a misspelling is
+    # refused.
+    may_exist = key.split("/")[0] in scopes or _has_callbacks(config)
+    if not may_exist or difflib.get_close_matches(key, known, n=1, cutoff=0.9):
+        raise CommandError(
+            f"{field} is not reported by {config.algo_class.__name__}, so {consequence}."
+            f"{did_you_mean(key, known)} {common}: {keys.STEPS}, {keys.ITERATION}, "
+            f"{keys.TRAINING_RETURN}, {keys.EVALUATION_RETURN}."
+        )
 
 
 def _has_callbacks(config: AlgorithmConfig) -> bool:

@@ -55,13 +55,18 @@ class ActionMap:
 
     #: What members act in.
     member_space: spaces.Box
+    #: Of discrete actions the first one; None for others.
+    first: int | None = None
+    #: Of the others, each number's bounds and whether it is rounded, `[A]`.
+    low: np.ndarray
+    high: np.ndarray
+    whole: np.ndarray
 
     def __init__(self, space: gym.Space, env_name: str):
         self.space = space
         self._env_name = env_name
-        self._discrete = isinstance(space, spaces.Discrete)
         if isinstance(space, spaces.Discrete):
-            self._first = int(space.start)
+            self.first = int(space.start)
             self.member_space = OneHot(int(space.n))
             return
         boxes: list[spaces.Box] = []
@@ -73,10 +78,13 @@ class ActionMap:
             raise EnvironmentFault(
                 f"env={env_name!r} has the action space {space}: {wrong}."
             ) from None
-        self._low = np.concatenate([box.low.ravel().astype(np.float64) for box in boxes])
-        self._high = np.concatenate([box.high.ravel().astype(np.float64) for box in boxes])
-        self._half_low, self._half_high = 0.5 * self._low, 0.5 * self._high
-        self.member_space = spaces.Box(-1.0, 1.0, self._low.shape, np.float32)
+        self.low = np.concatenate([box.low.ravel().astype(np.float64) for box in boxes])
+        self.high = np.concatenate([box.high.ravel().astype(np.float64) for box in boxes])
+        self.whole = np.concatenate(
+            [np.full(math.prod(box.shape), np.dtype(box.dtype).kind != "f") for box in boxes]
+        )
+        self._half_low, self._half_high = 0.5 * self.low, 0.5 * self.high
+        self.member_space = spaces.Box(-1.0, 1.0, self.low.shape, np.float32)
 
     def __call__(self, action: np.ndarray) -> Any:
         """Returns the environment's action for a member's `[A]`.
@@ -88,8 +96,8 @@ class ActionMap:
 
     def batch(self, actions: np.ndarray) -> list[Any]:
         """Returns the environment's actions for members' actions `[N, A]`, as `__call__`."""
-        if self._discrete:
-            return [self._first + int(choice) for choice in self._finite(actions).argmax(axis=-1)]
+        if self.first is not None:
+            return [self.first + int(choice) for choice in self._finite(actions).argmax(axis=-1)]
         return [self._pack(values) for values in self._values(actions)]
 
     def _values(self, actions: np.ndarray) -> np.ndarray:
@@ -97,7 +105,7 @@ class ActionMap:
         actions = self._finite(actions)
         # Exact at both bounds, and for a symmetric box everywhere; no overflow for huge ones.
         values = (1.0 - actions) * self._half_low + (1.0 + actions) * self._half_high
-        return np.minimum(np.maximum(values, self._low), self._high)
+        return np.minimum(np.maximum(values, self.low), self.high)
 
     def _finite(self, actions: np.ndarray) -> np.ndarray:
         """The actions as float64, checked."""

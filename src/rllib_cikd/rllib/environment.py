@@ -107,7 +107,8 @@ def _from_gymnasium(env_id: str, context: EnvContext, render_mode: str | None) -
         raise EnvironmentFault(
             f"env={env_id!r} is neither a Gymnasium id nor a name registered with "
             f"`ray.tune.register_env` in this process ({error}). Check the spelling, or "
-            "register it before the algorithm is built."
+            "register it before the algorithm is built; for the `rllib` command, in a module "
+            "that is given with --import."
         ) from error
 
 

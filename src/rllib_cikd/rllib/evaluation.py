@@ -201,11 +201,12 @@ def no_evaluation_yet(ensemble_size: int) -> dict[str, Any]:
     """A result's `evaluation` part, filled with NaN: what it holds before the first one."""
     nothing = np.full((ensemble_size, 1), np.nan)
     summary = summarize(nothing, np.zeros_like(nothing), elected=None, env_steps=0)
-    return _all_nan(summary | dict.fromkeys(_HEALTH_KEYS))
+    return not_a_number(summary | dict.fromkeys(_HEALTH_KEYS))
 
 
-def _all_nan(values: dict[str, Any]) -> dict[str, Any]:
+def not_a_number(values: dict[str, Any]) -> dict[str, Any]:
+    """The same keys, at any depth, with NaN for each value."""
     return {
-        key: _all_nan(value) if isinstance(value, dict) else float("nan")
+        key: not_a_number(value) if isinstance(value, dict) else float("nan")
         for key, value in values.items()
     }

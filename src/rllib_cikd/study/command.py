@@ -53,7 +53,7 @@ def run(
     folder = Path(storage).expanduser().resolve() / (experiment_name or study.name)
     with ExitStack() as at_end:
         at_end.callback(RunLock(folder).release)
-        if start_ray(ray_address):
+        if start_ray(ray_address, study.modules):
             for cell in study.cells:
                 check_fits(study.experiment.algorithm, cell.config, f"study {study.name!r}")
         print(_plan(study), f"results: {folder}", native.describe(), sep="\n", flush=True)

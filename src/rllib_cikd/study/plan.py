@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rllib_cikd.common.errors import CommandError, did_you_mean
+from rllib_cikd.common.user_modules import UserModules, given_modules
 from rllib_cikd.experiments.experiment import Experiment, load_experiments
 from rllib_cikd.experiments.packaged import (
     TUNED_EXAMPLES,
@@ -59,12 +60,14 @@ class Study:
         cells: All runs. Seeds vary slowest, so that a study cut short has whole comparisons.
         experiment: One of the checked experiments; tells the algorithm.
         baseline: The variant that others are measured against.
+        modules: Those beside its tuned examples.
     """
 
     name: str
     cells: list[Cell]
     experiment: Experiment
     baseline: str
+    modules: UserModules
 
 
 def load_study(path: str | Path) -> Study:
@@ -116,7 +119,8 @@ def load_study(path: str | Path) -> Study:
                 ]
     _check_experiments(path, experiments, cells)
     cells.sort(key=lambda cell: seeds.index(cell.seed))
-    return Study(path.stem, cells, experiments[0], baseline)
+    folders = [_example_file(path, example).parent for example in examples]
+    return Study(path.stem, cells, experiments[0], baseline, given_modules((), *folders))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from rllib_cikd.common.errors import CommandError
 from rllib_cikd.common.files import write_whole
 from rllib_cikd.common.result_keys import STEPS
 from rllib_cikd.experiments import interrupt
+from rllib_cikd.experiments.kept_modules import ModulesKeeper
 from rllib_cikd.experiments.outcome import state
 from rllib_cikd.experiments.resume import mend_run, restore_tuner
 from rllib_cikd.experiments.tune_record import RecordKeeper
@@ -151,6 +152,7 @@ def _start(study: Study, cells: Sequence[Cell], session: Path) -> list[tune.Resu
                 RawWriter(session.parent / "raw", cells),
                 StudyProgress(study.name, steps),
                 RecordKeeper(),
+                ModulesKeeper(study.modules),
                 interrupt.EndedByASignal(),
             ],
             verbose=0,

@@ -1,0 +1,78 @@
+"""What a run was started with, against its file; and goals that are raised."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+from ray import tune
+
+from rllib_cikd.common.errors import CommandError
+from rllib_cikd.experiments.experiment import Experiment
+from rllib_cikd.experiments.recorded_run import differences, raise_goals
+
+
+def trial(result=None, status="TERMINATED", checkpoint="c", stop=None, **config):
+    return SimpleNamespace(
+        trial_id="0",
+        config=config,
+        stopping_criterion=stop or {"training_iteration": 5},
+        last_result=result or {"training_iteration": 5, "ensemble": {"teacher": math.nan}},
+        status=status,
+        checkpoint=checkpoint,
+    )
+
+
+def experiment(*trial_configs, stop=None, **param_space):
+    return Experiment(
+        name="e",
+        algorithm=None,  # type: ignore[arg-type]
+        param_space=param_space,
+        trial_configs=list(trial_configs),
+        stop=stop or {"training_iteration": 5},
+        num_samples=1,
+        checkpoint_config=tune.CheckpointConfig(),
+    )
+
+
+def test_a_file_that_has_not_changed():
+    nets = {"fcnet_hiddens": [8, 8]}
+    now = experiment({"seed": 0, "m": nets, "env": trial}, {"seed": 1, "m": nets, "env": trial})
+    recorded = [
+        trial(seed=1, m=dict(nets), env=trial, num_cpus_for_main_process=2),
+        trial(seed=0, m=dict(nets), env=trial, num_cpus_for_main_process=2),
+    ]
+    assert differences(now, recorded, goals_given=False) == []
+
+
+def test_changed_fields_are_named_with_both_values():
+    now = experiment({"actor_lr": 0.1, "tau": 0.5}, stop={"training_iteration": 9})
+    recorded = [trial(actor_lr=0.2, gamma=0.9)]
+    changed = [
+        "actor_lr (0.1 in the file, 0.2 in the run)",
+        "gamma (unset in the file, 0.9 in the run)",
+        "tau (0.5 in the file, unset in the run)",
+    ]
+    assert differences(now, recorded, goals_given=True) == changed
+    assert differences(now, recorded, goals_given=False) == [
+        *changed,
+        'stop ({"training_iteration": 9} in the file, {"training_iteration": 5} in the run)',
+    ]
+
+
+def test_values_that_are_drawn_are_not_compared():
+    now = experiment({"actor_lr": 0.1}, actor_lr=tune.uniform(0, 1))
+    assert differences(now, [trial(actor_lr=0.2)], goals_given=True) == []
+
+
+def test_goals_that_are_reached_already():
+    with pytest.raises(CommandError, match=r"^--stop: nothing goes on in f, .* training_iteration"):
+        raise_goals("f", [trial()], {"ensemble/teacher": 3})
+    with pytest.raises(CommandError, match=r"reached training_iteration >= 4 already\. Give"):
+        raise_goals("f", [trial()], {"training_iteration": 4})
+
+
+def test_without_a_checkpoint_nothing_goes_on():
+    with pytest.raises(CommandError, match="has ended without a checkpoint to go on from"):
+        raise_goals("f", [trial(checkpoint=None)], {"training_iteration": 9})
