@@ -14,9 +14,9 @@ import yaml
 from helpers import SMALL_SETTINGS, finish, start, write_experiment
 from ray._private.utils import get_num_cpus
 
-from rllib_cikd.common.errors import CommandError
+from rllib_cikd.common.errors import CommandError, DamagedCheckpoint
 from rllib_cikd.experiments.run import train
-from rllib_cikd.rllib.manifest import LEARNER_STATE, MANIFEST, check_checkpoint
+from rllib_cikd.rllib.manifest import LEARNER_STATE, check_checkpoint
 
 # A Python file: the trial tells how many threads it has.
 THREADS = """
@@ -68,6 +68,15 @@ def trial_of(folder: Path) -> Path:
     return trial
 
 
+def is_whole(checkpoint: Path) -> bool:
+    """Not while it is written, or copied: Tune copies its files in any order."""
+    try:
+        check_checkpoint(str(checkpoint), checksums=False)
+    except DamagedCheckpoint:
+        return False
+    return True
+
+
 def assert_each_iteration_once(trial: Path) -> list[dict]:
     """Of ten; returns the results of the last start."""
     rows = [json.loads(line) for line in (trial / "result.json").read_text().splitlines()]
@@ -89,7 +98,7 @@ def test_a_killed_run_goes_on_with_resume(tmp_path, left):
     killed.kill()
     killed.communicate()
     trial = trial_of(tmp_path)
-    whole = [p for p in sorted(trial.glob("checkpoint_*")) if (p / MANIFEST).is_file()]
+    whole = [path for path in sorted(trial.glob("checkpoint_*")) if is_whole(path)]
     newest = check_checkpoint(str(whole[-1]), checksums=False)
     says = ""
     if left == "record cut short":
