@@ -30,7 +30,7 @@ class Policy:
         module: The member.
         task: Its environment, for the spaces: it is not played.
         member: The member's id.
-        deterministic: Whether actions are the policy's mean, or drawn from it.
+        deterministic: Whether actions are the policy's likeliest, or drawn from it.
         seed: Of the draws; None for another one each time.
 
     Attributes:
@@ -100,8 +100,8 @@ def load_policy(
         checkpoint: A checkpoint's folder, or one above it, such as a run's, for the latest in it.
         member: "best" (of the last evaluation if no step came after it, else as "elected", else
             policy_0), "elected" (the highest R_k), a member's id such as "policy_1", or its index.
-        deterministic: Whether actions are tanh of the policy's mean, as in evaluation; else they
-            are drawn from it, as in training.
+        deterministic: Whether actions are the policy's likeliest (tanh of its mean, or the choice
+            of the highest probability), as in evaluation; else they are drawn, as in training.
         seed: Of the draws; None for another one each time.
 
     Raises:
