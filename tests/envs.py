@@ -23,11 +23,13 @@ class CountingEnv(gym.Env):
         reward_scale: 1 if not given.
         lengths: Lengths of the episodes, in turn and from the start again.
         ends: For each of `lengths`, whether it "terminates" or "truncates".
+        raises_every: The simulator crashes in each such step of all of the instances' steps.
         broken: What is not a number at step `broken_at` of the environment's life:
             "observation", "reward", "huge_reward" (beyond float32) or "" for nothing.
     """
 
     _instances = itertools.count()
+    _steps = itertools.count(1)
     #: Per instance every step's (episode, step, action received, terminated, truncated).
     log: ClassVar[dict[int, list[tuple[int, int, float, bool, bool]]]] = {}
 
@@ -38,6 +40,7 @@ class CountingEnv(gym.Env):
         self.reward_scale = config.get("reward_scale", 1.0)
         self.broken = config.get("broken", "")
         self.broken_at = config.get("broken_at", 0)
+        self.raises_every = config.get("raises_every", 0)
         self.worker = getattr(config, "worker_index", 0)
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (5,), np.float64)
         self.action_space = gym.spaces.Box(-1.0, 3.0, (1,), np.float32)
@@ -48,7 +51,7 @@ class CountingEnv(gym.Env):
     @classmethod
     def clear(cls) -> None:
         """Forgets what earlier instances did, and numbers new ones from 0."""
-        cls._instances = itertools.count()
+        cls._instances, cls._steps = itertools.count(), itertools.count(1)
         cls.log = {}
 
     def _observation(self) -> np.ndarray:
@@ -62,6 +65,8 @@ class CountingEnv(gym.Env):
         return self._observation(), {}
 
     def step(self, action):
+        if self.raises_every and next(self._steps) % self.raises_every == 0:
+            raise OSError("simulator crashed")
         self.step_count += 1
         self.life += 1
         self.action = float(action[0])

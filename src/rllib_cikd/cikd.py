@@ -42,7 +42,7 @@ from rllib_cikd.rllib.evaluation import (
 )
 from rllib_cikd.rllib.learner import ask_learner
 from rllib_cikd.rllib.policy import best_member
-from rllib_cikd.rllib.sampling import raise_faults, sample_on_runners
+from rllib_cikd.rllib.sampling import Sampler, raise_faults
 from rllib_cikd.rllib.transitions import Chunk, EpisodeReader
 
 _KNOWLEDGE_SHARING_TIMER = "knowledge_sharing"
@@ -107,8 +107,9 @@ class CIKD(CheckpointedSAC):
                 lambda runner: setattr(runner, "selection_probabilities", probabilities)
             )
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
-            fragments = sample_on_runners(self.env_runner_group, self.config, self._acts_randomly)
+            fragments = self._sampler.sample(self._acts_randomly)
         raise_faults(fragments, self.history.env_steps)
+        self.history.env_steps_lost += sum(fragment.lost for fragment in fragments)
         if fragments:
             self.metrics.aggregate([f.metrics for f in fragments], key=ENV_RUNNER_RESULTS)
         return [chunk for fragment in fragments for chunk in fragment.chunks]
@@ -120,7 +121,9 @@ class CIKD(CheckpointedSAC):
 
     def _record(self, chunks: list[Chunk]) -> dict[str, np.ndarray]:
         """Counts steps and finished episodes; returns the transitions."""
+        missing = self._reader.num_missing
         transitions, finished = self._reader.read(chunks, self._acts_randomly)
+        self.history.env_steps_lost += self._reader.num_missing - missing
         self.history.record_episodes(finished)
         if transitions:
             self.history.record_steps(len(transitions["rewards"]))
@@ -178,6 +181,10 @@ class CIKD(CheckpointedSAC):
                 self.learner_group, lambda learner: learner.share_knowledge(teacher)
             )
         report[keys.PHASE_TIME] = time.perf_counter() - start
+        self.refuse_unsound(
+            f"after phase {self.history.num_phases + 1} of knowledge_sharing="
+            f"{self.config.knowledge_sharing!r} (distillation_lr={self.config.distillation_lr:g})"
+        )
         if assess:
             report |= assessment(teacher, returns_before, self._mean_evaluation_returns())
         self.history.record_phase(teacher, report)
@@ -236,7 +243,8 @@ class CIKD(CheckpointedSAC):
         self._sync_weights(group)
         remote = group.healthy_worker_ids() if self.eval_env_runner_group else []
         num = num_episodes or self.config.evaluation_duration
-        return play_on_runners(group, remote, num, seeds, callbacks)
+        timeout = self.config.evaluation_sample_timeout_s
+        return play_on_runners(group, remote, num, seeds, callbacks, timeout)
 
     def _mean_evaluation_returns(self) -> list[float]:
         return [float(member["returns"].mean()) for member in self.evaluate_members().values()]
@@ -274,7 +282,8 @@ class CIKD(CheckpointedSAC):
     def step(self) -> dict[str, Any]:
         """One iteration; the result always has the last evaluation's figures, NaN before it."""
         results = super().step()
-        results[keys.TIMESTEPS_TOTAL] = self.history.env_steps
+        # One counter for all: that of stored transitions.
+        results[keys.STEPS] = results[keys.TIMESTEPS_TOTAL] = self.history.env_steps
         if self.config.evaluation_interval:
             results |= scores(results)
             if "evaluation" in results:
@@ -316,6 +325,7 @@ class CIKD(CheckpointedSAC):
         self.history = History(size, self.config.return_window)
         self.history.last_evaluation = no_evaluation_yet(size)
         self._reader = EpisodeReader()
+        self._sampler = Sampler(self.env_runner_group, self.config)
         self._rng = np.random.default_rng(self.config.seed)
 
     @override(Algorithm)

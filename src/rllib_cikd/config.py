@@ -83,6 +83,7 @@ class CIKDConfig(SACConfig):
         self.min_time_s_per_iteration = None
         self.min_sample_timesteps_per_iteration = 1_000
         self.evaluation_duration = 20
+        self.evaluation_sample_timeout_s = 3_600.0  # longer than any evaluation is meant to take
         self.evaluation_config = {"explore": False}
 
     @override(SACConfig)

@@ -88,6 +88,7 @@ def test_a_new_history_knows_nothing():
             "num_distillations_lifetime": 0,
             "num_skipped_phases_lifetime": 0,
             "num_updates_lifetime": 0,
+            "num_env_steps_lost_lifetime": 0,
         }
     )
 

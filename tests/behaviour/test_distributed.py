@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import envs
 import numpy as np
 import pytest
@@ -107,6 +109,57 @@ def test_run_goes_on_when_an_env_runner_is_killed(build, num_env_runners):
     for part in (slice(0, restart + 1), slice(restart + 1, None)):
         course = {name: values[part] for name, values in rows.items()}
         assert assert_each_transition_once_and_in_order(course) == 1
+
+
+def sleep(*args, **kwargs) -> None:
+    time.sleep(600)
+
+
+def hang_in(group, method: str) -> None:
+    """From now on, the first remote env runner hangs in this method."""
+    group.foreach_env_runner(
+        lambda runner: setattr(runner, method, sleep),
+        remote_worker_ids=[1],
+        local_env_runner=False,
+    )
+
+
+def test_an_env_runner_that_hangs_is_restarted(build, caplog):
+    config = remote_config(2)
+    algo = build(config.env_runners(sample_timeout_s=5.0))
+    hang_in(algo.env_runner_group, "sample_fragment")
+    for _ in range(20):
+        result = algo.train()
+        if result["fault_tolerance"]["num_remote_worker_restarts"]:
+            break
+    assert result["fault_tolerance"]["num_remote_worker_restarts"] == 1
+    assert result["timesteps_total"] == len(rows_of(algo)["rewards"]) > 100
+    (warning,) = [message for message in caplog.messages if "did not answer" in message]
+    assert warning.startswith(
+        "Env runner 1 did not answer within `sample_timeout_s` (5.0 s) and is"
+    )
+
+
+def test_training_stops_when_no_env_runner_answers(build):
+    config = remote_config(1).env_runners(sample_timeout_s=2.0)
+    algo = build(config.fault_tolerance(restart_failed_env_runners=False))
+    hang_in(algo.env_runner_group, "sample_fragment")
+    with pytest.raises(RuntimeError, match="No env runner has returned samples for 2 s"):
+        algo.train()
+
+
+def test_an_evaluation_env_runner_that_hangs_is_restarted(build, caplog):
+    """Its share of the episodes is played here."""
+    config = small_config(envs.DriftEnv).evaluation(
+        evaluation_interval=1, evaluation_num_env_runners=1, evaluation_sample_timeout_s=3.0
+    )
+    algo = build(config)
+    expected = algo.evaluate_members(3, seed=0)
+    hang_in(algo.eval_env_runner_group, "evaluate_members")
+    played = algo.evaluate_members(3, seed=0)
+    assert played["policy_1"]["returns"] == pytest.approx(expected["policy_1"]["returns"], rel=1e-5)
+    assert any("within `evaluation_sample_timeout_s` (3.0 s)" in m for m in caplog.messages)
+    assert np.isfinite(algo.train()["evaluation"]["ensemble"]["mean_return_mean"])
 
 
 def test_evaluation_env_runners_give_the_same_numbers(build, tmp_path):

@@ -8,6 +8,9 @@ import pytest
 import torch
 from helpers import learner_of, rows_of, small_config, train
 
+from rllib_cikd.common.errors import NotSound
+from rllib_cikd.rllib.manifest import check_checkpoint
+
 
 @pytest.mark.parametrize(
     ("broken", "quantity", "fragment"),
@@ -61,3 +64,46 @@ def test_action_that_is_not_finite_stops_the_run(build):
     with pytest.raises((ValueError, RuntimeError), match="action"):
         algo.train()
     assert np.isfinite(rows_of(algo)["actions"]).all()
+
+
+def test_distillation_that_diverges_stops_the_run(build, tmp_path):
+    """At once: R_k would elect one of the spoilt members' teachers, and a checkpoint hold them."""
+    algo = build(small_config(envs.DriftEnv, steps_per_iteration=50))
+    algo.train()
+    learner_of(algo).config.distillation_lr = 1e30
+    path = algo.save_to_path(str(tmp_path / "checkpoint"))
+    with pytest.raises(NotSound) as error:
+        train(algo, 400)
+    message = str(error.value)
+    assert "of policy_" in message
+    assert ": not finite after phase 1 of knowledge_sharing='distillation'" in message
+    assert "(distillation_lr=0.001), at environment step " in message
+    assert f"the last sound checkpoint is {path}" in message
+    with pytest.raises(NotSound, match="not finite before a checkpoint was written"):
+        algo.save_to_path(path)
+    check_checkpoint(path)  # the sound one was not touched
+
+
+@pytest.mark.parametrize(
+    ("quantity", "spoil"),
+    [
+        ("policy", lambda stack, update: stack.policy.biases[1][1]),
+        ("critics", lambda stack, update: stack.critics.weights[0][4]),
+        ("target critics", lambda stack, update: stack.target_critics.biases[0][1]),
+        ("temperature", lambda stack, update: stack.log_alpha.detach()[1:2]),
+        (
+            "moments of the critic optimiser",
+            lambda stack, update: stack.critics.split(
+                update.optimizers["critic"].state[stack.critics.parameters]["exp_avg"]
+            )[0][1][4],
+        ),
+    ],
+)
+def test_nothing_unsound_is_saved(build, tmp_path, quantity, spoil):
+    algo = build(small_config(envs.DriftEnv))
+    algo.train()
+    update = learner_of(algo).updates[0]
+    spoil(update.stack, update).view(-1)[0] = float("inf")
+    with pytest.raises(NotSound, match=f"^{quantity} of policy_1: .* there is no checkpoint yet"):
+        algo.save_to_path(str(tmp_path / "checkpoint"))
+    assert not (tmp_path / "checkpoint").exists()

@@ -1,7 +1,10 @@
 """Runs of a file's experiments: their folders, their CPUs, and how a killed one goes on."""
 
+import csv
 import json
-import shutil
+import os
+import signal
+import subprocess
 import textwrap
 import time
 from pathlib import Path
@@ -9,12 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 from helpers import SMALL_SETTINGS, finish, start, write_experiment
-from ray import tune
 from ray._private.utils import get_num_cpus
 
 from rllib_cikd.common.errors import CommandError
 from rllib_cikd.experiments.run import train
-from rllib_cikd.experiments.tune_record import mend_run
+from rllib_cikd.rllib.manifest import LEARNER_STATE, MANIFEST, check_checkpoint
 
 # A Python file: the trial tells how many threads it has.
 THREADS = """
@@ -45,50 +47,109 @@ def test_a_lone_trial_has_the_idle_cpus(tmp_path):
     assert last["threads"] == min(4, get_num_cpus())
 
 
-@pytest.mark.parametrize(
-    "left", ["all well", "checkpoint replaced", "checkpoint half deleted", "record cut short"]
-)
-def test_a_killed_run_goes_on_with_resume(tmp_path, left):
-    """Also if the checkpoint that Tune's record of the run names has been replaced since, or was
-    just being deleted, and if Tune was just writing that record."""
-    write_experiment(tmp_path / "long.yaml", stop={"timesteps_total": 2000}, ensemble_size=2)
-    command = ["train", "file", "long.yaml", "--storage-path", "results"]
-    killed = start(*command, "--checkpoint-freq", "1", cwd=tmp_path)
+LONG = ["train", "file", "long.yaml", "--storage-path", "results"]
+
+
+def start_long_run(folder: Path, *options: str, checkpoint: int | None = 3) -> subprocess.Popen:
+    """Starts a run of 2,000 steps in ten iterations; waits until it has written a checkpoint."""
+    write_experiment(folder / "long.yaml", stop={"timesteps_total": 2000}, ensemble_size=2)
+    process = start(*LONG, *options, cwd=folder)
+    wanted = "result.json" if checkpoint is None else f"checkpoint_{checkpoint:06d}"
     deadline = time.monotonic() + 600
-    while not list(tmp_path.glob("results/long/CIKD_*/checkpoint_000003")):
-        assert killed.poll() is None, killed.communicate()
+    while not list(folder.glob(f"results/long/CIKD_*/{wanted}")):
+        assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.1)
+    return process
+
+
+def trial_of(folder: Path) -> Path:
+    (trial,) = folder.glob("results/long/CIKD_*")
+    return trial
+
+
+def assert_each_iteration_once(trial: Path) -> list[dict]:
+    """Of ten; returns the results of the last start."""
+    rows = [json.loads(line) for line in (trial / "result.json").read_text().splitlines()]
+    assert [row["training_iteration"] for row in rows] == list(range(1, 11))
+    assert [row["num_env_steps_sampled_lifetime"] for row in rows] == list(range(200, 2001, 200))
+    with (trial / "progress.csv").open(newline="") as file:
+        steps = [row["num_env_steps_sampled_lifetime"] for row in csv.DictReader(file)]
+    assert steps == [str(row["num_env_steps_sampled_lifetime"]) for row in rows]
+    restarts = [row for row in rows if row["iterations_since_restore"] == 1]
+    assert len(restarts) == 2
+    return rows[rows.index(restarts[1]) :]
+
+
+@pytest.mark.parametrize("left", ["all well", "newest damaged", "record lags", "record cut short"])
+def test_a_killed_run_goes_on_with_resume(tmp_path, left):
+    """From its newest whole checkpoint, whatever Tune's record says of them; also if Tune was just
+    writing that record."""
+    killed = start_long_run(tmp_path, "--checkpoint-freq", "1")
     killed.kill()
     killed.communicate()
+    trial = trial_of(tmp_path)
+    whole = [p for p in sorted(trial.glob("checkpoint_*")) if (p / MANIFEST).is_file()]
+    newest = check_checkpoint(str(whole[-1]), checksums=False)
+    says = ""
     if left == "record cut short":
         for path in tmp_path.glob("results/long/*-state-*.json"):
             path.write_text("")
         for path in tmp_path.glob("results/long/experiment_state-*.json"):
             path.write_text(path.read_text()[:1000])
-    elif left == "checkpoint half deleted":
-        assert mend_run(str(tmp_path / "results" / "long"), checkpoints_kept=2)
-        (trial,) = tune.ExperimentAnalysis(str(tmp_path / "results" / "long")).trials
-        named = Path(trial.checkpoint.path)
-        shutil.copytree(named, named.with_name("checkpoint_000050"))
-        (named / "learner_group" / "learner" / "state.pkl").unlink()
-    elif left == "checkpoint replaced":
-        for checkpoint in tmp_path.glob("results/long/CIKD_*/checkpoint_*"):
+    elif left == "newest damaged":
+        (whole[-1] / LEARNER_STATE).write_bytes(b"")
+        newest = check_checkpoint(str(whole[-2]), checksums=False)
+        says = f"{whole[-1]} is not a whole checkpoint: {LEARNER_STATE} has 0 bytes instead of "
+    elif left == "record lags":
+        for checkpoint in whole:
             checkpoint.rename(checkpoint.with_name(checkpoint.name.replace("_0000", "_0001")))
 
-    exit_code, stdout, stderr = finish(start(*command, "--resume", cwd=tmp_path))
+    exit_code, stdout, stderr = finish(start(*LONG, "--resume", cwd=tmp_path))
     assert exit_code == 0, stderr
     assert f"resuming {tmp_path}/results/long" in stdout
+    assert says in stdout
     assert "2,000/2,000 steps (100%)" in stdout
-    (results,) = tmp_path.glob("results/long/CIKD_*/result.json")
-    rows = [json.loads(line) for line in results.read_text().splitlines()]
-    restarts = [row for row in rows if row["iterations_since_restore"] == 1]
-    assert len(restarts) == 2
-    assert restarts[1]["training_iteration"] > 1  # not from the beginning
-    resumed = rows[rows.index(restarts[1]) :]
-    steps = [row["num_env_steps_sampled_lifetime"] for row in resumed]
-    assert steps == [200 * row["training_iteration"] for row in resumed]
-    assert steps[-1] == 2000
+    resumed = assert_each_iteration_once(trial)
+    assert resumed[0]["training_iteration"] == newest.training_iteration + 1
+
+
+@pytest.mark.parametrize(
+    ("number", "options", "exit_code"),
+    [(signal.SIGINT, [], 130), (signal.SIGTERM, ["--checkpoint-freq", "0"], 143)],
+)
+def test_a_signal_ends_a_run_after_a_checkpoint(tmp_path, number, options, exit_code):
+    """So that nothing is lost: it goes on where it was."""
+    process = start_long_run(tmp_path, *options, checkpoint=None)
+    os.kill(process.pid, number)
+    code, stdout, stderr = finish(process)
+    assert code == exit_code, stderr
+    assert "ending after the current iteration, with a checkpoint; again: at once" in stderr
+    assert "1 unfinished; to go on from the last checkpoint: rllib train file long.yaml" in stderr
+    assert "*** " not in stderr  # no stack of Ray's C++ core
+    assert "Traceback" not in stderr
+    (checkpoint,) = trial_of(tmp_path).glob("checkpoint_*")
+    assert f"rllib evaluate {checkpoint}" in stdout
+    manifest = check_checkpoint(str(checkpoint))
+    rows = (trial_of(tmp_path) / "result.json").read_text().splitlines()
+    assert manifest.training_iteration == len(rows) < 10
+
+    exit_code, stdout, stderr = finish(start(*LONG, "--resume", cwd=tmp_path))
+    assert exit_code == 0, stderr
+    resumed = assert_each_iteration_once(trial_of(tmp_path))
+    assert resumed[0]["training_iteration"] == manifest.training_iteration + 1
+
+
+def test_the_second_signal_ends_at_once(tmp_path):
+    process = start_long_run(tmp_path, "--checkpoint-freq", "0", checkpoint=None)
+    os.kill(process.pid, signal.SIGINT)
+    time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    code, _, stderr = finish(process)
+    assert code == 130
+    assert "no checkpoint was written, so it starts again from the beginning" in stderr
+    assert "*** " not in stderr
+    assert "Traceback" not in stderr
 
 
 def test_nothing_to_resume(tmp_path):

@@ -4,10 +4,11 @@ import json
 import pickle
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from rllib_cikd.experiments.tune_record import _complete_checkpoints, keep_record, mend_record
+from rllib_cikd.experiments.tune_record import RecordKeeper, keep_record, mend_record
 
 FIRST, SECOND = "2026-01-31_12-00-00", "2026-01-31_13-00-00"
 
@@ -82,12 +83,43 @@ def test_a_session_without_a_copy_leaves_the_one_before(tmp_path):
     assert not list(tmp_path.glob(f"*{SECOND}*"))
 
 
-def test_half_deleted_and_half_written_checkpoints_are_told_from_complete_ones(tmp_path):
-    for number, names in enumerate([["a"], ["a", "b/c"], ["a", "b/c"], ["b/c"], []]):
-        checkpoint = tmp_path / f"checkpoint_{number:06d}"
-        (checkpoint / "b").mkdir(parents=True)
-        for name in names:
-            (checkpoint / name).write_text("")
-    complete = _complete_checkpoints(tmp_path)
-    assert [path.name for path in complete] == ["checkpoint_000001", "checkpoint_000002"]
-    assert _complete_checkpoints(tmp_path / "missing") == []
+def test_what_cannot_be_kept_is_one_warning(tmp_path, caplog):
+    """The run goes on: the copy is only needed if it is killed."""
+    file = tmp_path / "a file, not a folder"
+    file.touch()
+    storage = SimpleNamespace(
+        storage_filesystem=SimpleNamespace(type_name="local"), experiment_fs_path=str(tmp_path)
+    )
+    metadata = SimpleNamespace(last_result={"training_iteration": 1})
+    trial = SimpleNamespace(
+        storage=storage, is_saving=True, trial_id="1", run_metadata=metadata, local_path=tmp_path
+    )
+    (tmp_path / "result.json").touch()
+    storage.trial_fs_path = str(file)
+    keeper = RecordKeeper()
+    for iteration in range(3):
+        keeper.on_step_end(iteration, [trial])
+    (warning,) = caplog.messages
+    assert warning.startswith("No copy of Tune's record could be written (")
+
+
+def test_results_are_there_before_their_checkpoint(tmp_path):
+    """A run that is killed then goes on after its last result: no iteration is missing."""
+    (tmp_path / "local").mkdir()
+    (tmp_path / "kept").mkdir()
+    storage = SimpleNamespace(
+        storage_filesystem=SimpleNamespace(type_name="local"),
+        experiment_fs_path=str(tmp_path),
+        trial_fs_path=str(tmp_path / "kept"),
+    )
+    trial = SimpleNamespace(
+        storage=storage, is_saving=False, trial_id="1", local_path=tmp_path / "local"
+    )
+    keeper, kept = RecordKeeper(), tmp_path / "kept" / "result.json"
+    for iteration in (1, 2):
+        (tmp_path / "local" / "result.json").write_text(f"{iteration}")
+        trial.run_metadata = SimpleNamespace(last_result={"training_iteration": iteration})
+        trial.is_saving = iteration == 2
+        keeper.on_step_end(iteration, [trial])
+        assert kept.is_file() == trial.is_saving
+    assert kept.read_text() == "2"

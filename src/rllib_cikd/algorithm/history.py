@@ -27,7 +27,10 @@ class History:
 
     Attributes:
         ensemble_size, return_window: K and M.
-        env_steps: Environment steps over the whole run.
+        env_steps: Environment steps over the whole run whose transitions were stored. What stops
+            a run, and what everything else goes by.
+        env_steps_lost: Other environment steps, as far as they are known: an environment raised
+            in them, or the env runner that took them was too late.
         stored: Transitions that the replay buffer has taken in. Fewer than `env_steps` after a
             restore without the buffer. Not part of the state: the buffer knows.
         num_updates: Gradient steps of every member.
@@ -44,6 +47,7 @@ class History:
     ensemble_size: int
     return_window: int
     env_steps: int = 0
+    env_steps_lost: int = 0
     stored: int = 0
     num_updates: int = 0
     returns: ReturnWindows = field(init=False)
@@ -104,6 +108,7 @@ class History:
             keys.NUM_DISTILLATIONS: self.num_phases,
             keys.NUM_SKIPPED_PHASES: self.num_skipped_phases,
             keys.NUM_UPDATES: self.num_updates,
+            keys.STEPS_LOST: self.env_steps_lost,
         }
         if not shares_knowledge:
             return log

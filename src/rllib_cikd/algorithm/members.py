@@ -6,6 +6,8 @@ from typing import Any
 
 #: Where an episode keeps the id of the member that acts in it.
 _MEMBER_KEY = "cikd_member"
+#: … and that it is not going to be continued.
+_ABANDONED_KEY = "cikd_abandoned"
 
 
 def policy_id(k: int) -> str:
@@ -26,6 +28,16 @@ def assign_member(episode: Any, member: int) -> None:
 def member_of(episode: Any) -> int:
     """Index of the member that acts in `episode`."""
     return int(episode.custom_data[_MEMBER_KEY].rpartition("_")[2])
+
+
+def abandon(episode: Any) -> None:
+    """Marks an episode that neither ended nor can go on."""
+    episode.custom_data[_ABANDONED_KEY] = True
+
+
+def is_abandoned(episode: Any) -> bool:
+    """Whether `episode` was marked so."""
+    return bool(episode.custom_data.get(_ABANDONED_KEY))
 
 
 def acting_member(agent_id: Any, episode: Any, **kwargs: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from rllib_cikd.cli import evaluate, study, train
+from rllib_cikd.cli import evaluate, export, study, train
 from rllib_cikd.cli.list_files import list_files
 from rllib_cikd.cli.ray_command import RayCommand
 from rllib_cikd.common.errors import USAGE_ERROR, print_error
@@ -21,6 +21,7 @@ from rllib_cikd.common.version import __version__
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(train.app, name="train")
 app.command("evaluate", cls=RayCommand, epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command("export", cls=RayCommand, epilog=export.EXAMPLES)(export.export)
 app.add_typer(study.app, name="study")
 app.command("list")(list_files)
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 
 #: Exit codes of the `rllib` command.
-OK, FAILED, USAGE_ERROR, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, USAGE_ERROR, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
 class CommandError(ValueError):
@@ -23,6 +23,14 @@ class EnvironmentFault(ValueError):
 
 class NotFinite(EnvironmentFault):
     """A number that is not finite, such as a diverging simulation gives."""
+
+
+class DamagedCheckpoint(ValueError):
+    """A checkpoint is not whole: a part of it is missing, cut short or changed."""
+
+
+class NotSound(RuntimeError):
+    """The members' networks or what trains them hold numbers that are not finite."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

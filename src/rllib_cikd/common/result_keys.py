@@ -5,7 +5,7 @@ Nested keys are joined by "/", as Tune's loggers and stop criteria have them.
 
 from __future__ import annotations
 
-#: Environment steps so far: RLlib's counter, and the time axis of everything.
+#: Environment steps so far, those whose transitions were stored: the time axis of everything.
 STEPS = "num_env_steps_sampled_lifetime"
 #: Calls of `Algorithm.train` so far.
 ITERATION = "training_iteration"
@@ -24,6 +24,8 @@ TEACHER = "teacher"
 NUM_DISTILLATIONS = "num_distillations_lifetime"
 NUM_SKIPPED_PHASES = "num_skipped_phases_lifetime"
 NUM_UPDATES = "num_updates_lifetime"
+#: Environment steps that gave no transition (see `History.env_steps_lost`).
+STEPS_LOST = "num_env_steps_lost_lifetime"
 TIMES_TEACHER = "times_teacher"
 EPISODES = "episodes_lifetime"
 

@@ -17,16 +17,19 @@ import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 
 from rllib_cikd.cikd import CIKD
-from rllib_cikd.common.errors import OK, CommandError, EnvironmentFault
+from rllib_cikd.common.errors import OK, CommandError, DamagedCheckpoint, EnvironmentFault
 from rllib_cikd.common.files import write_whole
 from rllib_cikd.common.result_keys import ENSEMBLE, STEPS, SUMMARIES, summary_key
 from rllib_cikd.common.text import format_duration, format_number, format_table
 from rllib_cikd.common.user_modules import UserModules, given_modules
+from rllib_cikd.experiments.exported_evaluation import evaluate_exported
 from rllib_cikd.experiments.ray_start import start_ray
 from rllib_cikd.rllib.checkpoint_files import find_checkpoint, unreadable
 from rllib_cikd.rllib.endless import endless_episode
 from rllib_cikd.rllib.environment import create_env, env_name
 from rllib_cikd.rllib.evaluation import summarize
+from rllib_cikd.rllib.exported import is_exported
+from rllib_cikd.rllib.manifest import MANIFEST, check_checkpoint
 from rllib_cikd.rllib.task import Task
 
 
@@ -44,7 +47,8 @@ def evaluate(
     """Evaluates a checkpoint and prints the figures.
 
     Args:
-        checkpoint: Its folder, or one above it (see `find_checkpoint`).
+        checkpoint: Its folder, or one above it (see `find_checkpoint`); or that of a member that
+            was exported as safetensors.
         num_episodes, member, seed, video_folder: As for `evaluate_checkpoint`.
         out: A JSON file for the figures.
         imports: Modules of the user's that register environments, in place of those that the
@@ -57,6 +61,16 @@ def evaluate(
     Raises:
         CommandError: If something of this cannot be done.
     """
+    exported = Path(checkpoint).expanduser()
+    if is_exported(exported):
+        if member not in ("all", "best") or video_folder is not None:
+            raise CommandError(
+                f"{checkpoint}: an exported member is alone, and no video of it is recorded: leave "
+                "--member and --video out."
+            )
+        given_modules(imports).load()
+        _show(evaluate_exported(exported, num_episodes, seed), out)
+        return OK
     path = find_checkpoint(checkpoint)
     modules = given_modules(imports).over(UserModules.recall(path))
     modules.load()
@@ -66,12 +80,16 @@ def evaluate(
     evaluation = evaluate_checkpoint(
         path, num_episodes=num_episodes, member=member, seed=seed, video_folder=video_folder
     )
-    print(format_evaluation(evaluation))
+    _show(evaluation, out)
     print(f"took {format_duration(time.monotonic() - started)}")
+    return OK
+
+
+def _show(evaluation: dict[str, Any], out: str | None) -> None:
+    print(format_evaluation(evaluation))
     if out:
         write_whole(Path(out), json.dumps(evaluation, indent=2) + "\n")
         print(f"results: {out}")
-    return OK
 
 
 def evaluate_checkpoint(
@@ -103,7 +121,7 @@ def evaluate_checkpoint(
         "checkpoint": str(path),
         "algorithm": type(algorithm).__name__,
         "env": getattr(algorithm.config.env, "__name__", algorithm.config.env),
-        STEPS: int(algorithm.metrics.peek(("env_runners", STEPS), default=0)),
+        STEPS: _steps(algorithm),
         "episodes": num_episodes,
         "seed": seed,
     }
@@ -187,6 +205,11 @@ def _summary(played: dict[str, dict[str, np.ndarray]], elected: str | None) -> d
 
 def _load(path: Path, num_episodes: int, seed: int | None) -> Algorithm:
     """Loads the algorithm without the env runners, learners and GPUs that trained it."""
+    if (path / MANIFEST).is_file():  # then it is CIKD's
+        try:
+            check_checkpoint(str(path), needed=lambda name: "/" not in name)
+        except DamagedCheckpoint as error:
+            raise CommandError(str(error)) from error
     try:
         with (path / Algorithm.CLASS_AND_CTOR_ARGS_FILE_NAME).open("rb") as file:
             ctor = pickle.load(file)
@@ -210,12 +233,23 @@ def _load(path: Path, num_episodes: int, seed: int | None) -> Algorithm:
         algorithm = ctor["class"](config)
         with suppress(OSError):
             Path(algorithm.logdir).rmdir()  # an empty folder in ~/ray_results
-        algorithm.restore_from_path(str(path))
+        if isinstance(algorithm, CIKD):
+            algorithm.restore_members(path)
+        else:
+            algorithm.restore_from_path(str(path))
         return algorithm
+    except DamagedCheckpoint as error:
+        raise CommandError(str(error)) from error
     except Exception as error:
         raise CommandError(
             f"{path}: could not be restored: {type(error).__name__}: {error}"
         ) from error
+
+
+def _steps(algorithm: Algorithm) -> int:
+    if isinstance(algorithm, CIKD):
+        return algorithm.history.env_steps
+    return int(algorithm.metrics.peek(("env_runners", STEPS), default=0))
 
 
 def _chosen_members(algorithm: CIKD, member: str) -> list[str]:

@@ -48,7 +48,21 @@ def report_outcome(
         elif not result.error:
             print(f"{label}no checkpoint was written")
     print(f"TensorBoard: {shlex.join(['tensorboard', '--logdir', folder])}", flush=True)
-    return exit_code(results, f"to go on from the last checkpoints: {resume}")
+    left = [result.checkpoint for result in results if state(result) != "done"]
+    return exit_code(results, remedy([c.path for c in left if c], resume))
+
+
+def remedy(checkpoints: list[str], resume: str) -> str:
+    """How a run goes on that has left these checkpoints."""
+    if checkpoints:
+        return f"to go on from the last checkpoint{'s' * (len(checkpoints) > 1)}: {resume}"
+    return f"no checkpoint was written, so it starts again from the beginning: {resume}"
+
+
+def last_checkpoints(folder: str) -> list[str]:
+    """The newest checkpoint of each trial in a run's folder."""
+    newest = {path.parent: str(path) for path in sorted(Path(folder).glob("*/checkpoint_*"))}
+    return list(newest.values())
 
 
 def best_checkpoint(result: tune.Result, score: tune.CheckpointConfig) -> tuple[str, str] | None:

@@ -56,6 +56,12 @@ WORKER_LINES = (
     "has constructor arguments in the object store and max_restarts > 0",
 )
 
+#: Errors of the disk, whose one line says it all.
+_WITHOUT_TRACEBACK = (
+    "Saving experiment state to storage at",
+    "Experiment state snapshotting failed",
+)
+
 # What an env runner that Ray stops may write about it: from the first to the second line.
 _EXIT_BEGINS, _EXIT_ENDS = "Exception ignored in: <function EnvRunner.__del__", "SystemExit: 1"
 
@@ -65,6 +71,9 @@ def _is_unknown(record: logging.LogRecord) -> bool:
     if "Error handling checkpoint" in message and record.exc_info:
         # After a resume, Tune wants to delete what the killed run had deleted already.
         return not isinstance(record.exc_info[1], FileNotFoundError)
+    if any(words in message for words in _WITHOUT_TRACEBACK) and record.exc_info:
+        record.msg, record.args = f"{message.strip()} {record.exc_info[1]}", ()
+        record.exc_info = record.stack_info = None
     return not any(words in message for words in DRIVER_MESSAGES[record.name])
 
 

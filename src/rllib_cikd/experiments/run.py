@@ -6,8 +6,9 @@ import dataclasses
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from ray import tune
 from ray.train.constants import DEFAULT_STORAGE_PATH
 
 from rllib_cikd.cikd import CIKD
-from rllib_cikd.common.errors import INTERRUPTED, OK, CommandError
+from rllib_cikd.common.errors import FAILED, INTERRUPTED, OK, CommandError, print_error
 from rllib_cikd.common.text import format_number
 from rllib_cikd.common.user_modules import UserModules, given_modules
 from rllib_cikd.engine import native
+from rllib_cikd.experiments import interrupt
+from rllib_cikd.experiments.disk import disk_problem
 from rllib_cikd.experiments.experiment import (
     Experiment,
     check_experiments,
@@ -27,12 +30,14 @@ from rllib_cikd.experiments.experiment import (
     storage_of,
 )
 from rllib_cikd.experiments.kept_modules import ModulesKeeper, recall_modules
-from rllib_cikd.experiments.outcome import report_outcome
+from rllib_cikd.experiments.outcome import last_checkpoints, remedy, report_outcome, state
 from rllib_cikd.experiments.progress import ProgressCallback
 from rllib_cikd.experiments.ray_start import check_fits, start_ray
 from rllib_cikd.experiments.recorded_run import differences, raise_goals, recorded_trials
+from rllib_cikd.experiments.resume import mend_run, restore_tuner
+from rllib_cikd.experiments.run_lock import Locked, RunLock
 from rllib_cikd.experiments.stop_criteria import flatten_stop
-from rllib_cikd.experiments.tune_record import RecordKeeper, mend_run, restore_tuner
+from rllib_cikd.experiments.tune_record import RecordKeeper
 
 # Beyond a few threads, updates of small networks do not get faster.
 _MAX_CPUS_OF_MAIN_PROCESS = 4
@@ -100,40 +105,73 @@ def train(
         "checkpoint_at_end": checkpoint_at_end,
     }
     specs = read_specs(file, variant=variant, config=config, options=options)
-    runs = _find_folders(file, specs, storage_path, experiment_name, resume)
-    for run in runs:
-        if run.resumes:
-            modules = modules.over(recall_modules(run.folder))
-    modules.load()
-    experiments = check_experiments(file, specs, stop)
-    for run, experiment in zip(runs, experiments, strict=True):
-        if run.resumes:
-            _prepare_resume(file, run, experiment, stop or {})
-    if start_ray(ray_address, modules):
-        experiments = [
-            experiment if run.resumes else _fit_to_this_machine(experiment)
-            for run, experiment in zip(runs, experiments, strict=True)
-        ]
-    exit_code = OK
-    for run, experiment in zip(runs, experiments, strict=True):
+    with ExitStack() as locks:
+        runs = _find_folders(file, specs, storage_path, experiment_name, resume, locks)
+        for run in runs:
+            if run.resumes:
+                modules = modules.over(recall_modules(run.folder))
+        modules.load()
+        experiments = check_experiments(file, specs, stop)
+        for run, experiment in zip(runs, experiments, strict=True):
+            if run.resumes:
+                _prepare_resume(file, run, experiment, stop or {})
+        if start_ray(ray_address, modules):
+            experiments = [
+                experiment if run.resumes else _fit_to_this_machine(experiment)
+                for run, experiment in zip(runs, experiments, strict=True)
+            ]
+        exit_code = OK
+        for run, experiment in zip(runs, experiments, strict=True):
+            again = {
+                "--variant": variant,
+                "--storage-path": storage_path and run.storage,
+                "--experiment-name": experiment_name and run.name,
+                "--ray-address": ray_address,
+            }
+            words = [word for option, value in again.items() if value for word in (option, value)]
+            command = shlex.join(["rllib", "train", "file", file, "--resume", *words])
+            exit_code = max(exit_code, _train(run, experiment, modules, command, verbose))
+            if exit_code >= INTERRUPTED:
+                break
+        return exit_code
+
+
+def _train(
+    run: _Run, experiment: Experiment, modules: UserModules, resume: str, verbose: bool
+) -> int:
+    """Trains an experiment; `resume` is the command that goes on with it. Returns the exit code."""
+    try:
         if run.resumes:
             print(f"resuming {run.folder}", flush=True)
             tuner = restore_tuner(run.folder, experiment.algorithm)
         else:
             tuner = _new_tuner(run, experiment, modules, verbose)
-        again = {
-            "--variant": variant,
-            "--storage-path": storage_path and run.storage,
-            "--experiment-name": experiment_name and run.name,
-            "--ray-address": ray_address,
-        }
-        command = ["rllib", "train", "file", file, "--resume"]
-        command += [word for option, value in again.items() if value for word in (option, value)]
-        score = experiment.checkpoint_config
-        ended = report_outcome(tuner.fit(), run.folder, score, shlex.join(command), verbose)
-        exit_code = max(exit_code, ended)
-        if exit_code == INTERRUPTED:
-            break
+        with interrupt.after_a_checkpoint():
+            grid = tuner.fit()
+    except KeyboardInterrupt:  # the second one
+        print("rllib: interrupted", file=sys.stderr)
+        exit_code = interrupt.exit_code() or INTERRUPTED
+    except Exception as error:  # Tune raises all kinds when it cannot write or read its files
+        problem = disk_problem(run.folder)
+        if problem is None and not isinstance(error, OSError):
+            raise
+        print_error(f"{problem or error}. Training has stopped.")
+        exit_code = FAILED
+    else:
+        problem = None
+        if any(state(grid[i]) != "done" for i in range(len(grid))):
+            problem = disk_problem(run.folder)
+        if problem is None:
+            score = experiment.checkpoint_config
+            exit_code = report_outcome(grid, run.folder, score, resume, verbose)
+            return exit_code if exit_code != INTERRUPTED else interrupt.exit_code() or INTERRUPTED
+        print_error(f"{problem}. Training has stopped.")
+        exit_code = FAILED
+    left = last_checkpoints(run.folder)
+    if tune.Tuner.can_restore(run.folder):
+        print(remedy(left, resume), file=sys.stderr)
+    else:
+        print("nothing is left to go on with: start it again without --resume", file=sys.stderr)
     return exit_code
 
 
@@ -143,8 +181,12 @@ def _find_folders(
     storage_path: str | None,
     experiment_name: str | None,
     resume: bool,
+    locks: ExitStack,
 ) -> list[_Run]:
-    """Gives each experiment its folder: a free one, or with `resume` that of its last run."""
+    """Gives each experiment its folder: a free one, or with `resume` that of its last run.
+
+    `locks` gives the folders back in the end.
+    """
     if experiment_name and len(specs) > 1:
         raise CommandError(
             f"--experiment-name names one experiment, but {file} has {len(specs)}: "
@@ -160,8 +202,9 @@ def _find_folders(
         resumes = bool(earlier and resume)
         if resumes:
             name = earlier[-1]
-        elif earlier:
-            name = f"{name}_{datetime.now():{_TIME_FORMAT}}"
+            _lock(storage, name, locks)
+        else:
+            name = _free_name(storage, name, locks)
         runs.append(_Run(storage, name, resumes))
     if resume and not any(run.resumes for run in runs):
         raise CommandError(
@@ -171,16 +214,39 @@ def _find_folders(
     return runs
 
 
+def _free_name(storage: str, name: str, locks: ExitStack) -> str:
+    """Takes a folder in which there is no run, nor is one starting: `name`, or with the time."""
+    candidate, now = name, datetime.now()
+    while True:
+        if not tune.Tuner.can_restore(f"{storage}/{candidate}"):
+            try:
+                _lock(storage, candidate, locks)
+                return candidate
+            except Locked:
+                pass
+        candidate = f"{name}_{now:{_TIME_FORMAT}}"
+        now += timedelta(seconds=1)
+
+
+def _lock(storage: str, name: str, locks: ExitStack) -> None:
+    if "://" in storage:
+        return
+    try:
+        locks.callback(RunLock(Path(storage, name)).release)
+    except OSError as error:
+        raise CommandError(
+            f"{storage}/{name} cannot be written to: {error.strerror}. Give another folder with "
+            "--storage-path."
+        ) from error
+
+
 def _prepare_resume(file: str, run: _Run, experiment: Experiment, stop: Mapping[str, Any]) -> None:
     """Mends the record of a run, says how its file differs from it, and raises its goals.
 
     Raises:
         CommandError: If it cannot go on.
     """
-    kept = experiment.checkpoint_config.num_to_keep
-    if kept and experiment.checkpoint_config.checkpoint_score_attribute:
-        kept += 1  # the best ones, and the newest
-    if not mend_run(run.folder, kept):
+    if not mend_run(run.folder, experiment.algorithm):
         raise CommandError(
             f"{run.folder} has no record of its trials: it was killed before Tune had written "
             "one. Start the run without --resume."
@@ -258,13 +324,20 @@ def _new_tuner(
     return tune.Tuner(
         experiment.algorithm,
         param_space=experiment.param_space,
-        tune_config=tune.TuneConfig(num_samples=experiment.num_samples),
+        tune_config=tune.TuneConfig(
+            num_samples=experiment.num_samples, scheduler=interrupt.PausedByASignal()
+        ),
         run_config=tune.RunConfig(
             name=run.name,
             storage_path=run.storage,
             stop=experiment.stop,
             checkpoint_config=experiment.checkpoint_config,
-            callbacks=[progress, RecordKeeper(), ModulesKeeper(modules)],
+            callbacks=[
+                progress,
+                RecordKeeper(),
+                ModulesKeeper(modules),
+                interrupt.EndedByASignal(),
+            ],
             verbose=2 if verbose else 0,
         ),
     )

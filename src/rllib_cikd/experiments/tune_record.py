@@ -7,17 +7,19 @@ run killed in the middle of that leaves a file cut short, and `Tuner.restore` ca
 from __future__ import annotations
 
 import json
+import logging
 import re
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.rllib.algorithms.algorithm import Algorithm
 from ray.tune.experiment import Trial
 
 from rllib_cikd.common.files import write_whole
+from rllib_cikd.common.result_keys import ITERATION
+
+logger = logging.getLogger(__name__)
 
 #: Below a run's folder: the last record that was seen whole.
 _COPIES = "sound_record"
@@ -25,28 +27,60 @@ _COPIES = "sound_record"
 _RECORD_FILE = re.compile(r".+-(\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)\.(json|pkl)")
 #: Copying takes at most this share of the time.
 _MAX_SHARE = 0.05
+#: A trial's results, which Tune copies into its folder every few seconds only.
+_RESULTS = ("result.json", "progress.csv")
 
 
 class RecordKeeper(tune.Callback):
-    """Keeps a copy of the last whole record of a run.
+    """Keeps a copy of the last whole record of a run, and the results that checkpoints go with.
 
-    Runs in object storage need none: uploads there are atomic.
+    Runs in object storage need none: uploads there are atomic. What cannot be kept is said once and
+    does not end the run.
     """
 
     def __init__(self) -> None:
         self._next_copy_at = float("-inf")
         self._copied: dict[Path, float] = {}
+        self._results_of: dict[str, int] = {}  # the iterations whose results have been copied
+        self._has_warned = False
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info) -> None:
+        if not trials or trials[0].storage.storage_filesystem.type_name != "local":
+            return
+        try:
+            self._keep(trials)
+        except OSError as error:
+            if not self._has_warned:
+                logger.warning(
+                    "No copy of Tune's record could be written (%s): if this run is killed, "
+                    "--resume may not be able to go on with it.",
+                    error,
+                )
+            self._has_warned = True
+
+    def _keep(self, trials: list[Trial]) -> None:
+        for trial in trials:
+            # A checkpoint is being written. Without its result, an iteration would be missing if
+            # the run were killed then.
+            last = trial.run_metadata.last_result.get(ITERATION, 0)
+            if trial.is_saving and self._results_of.get(trial.trial_id) != last:
+                _copy_results(trial)
+                self._results_of[trial.trial_id] = last
         start = time.monotonic()
-        if not trials or start < self._next_copy_at:
+        if start < self._next_copy_at:
             return
         storage: Any = trials[0].storage
-        if storage.storage_filesystem.type_name != "local":
-            return
         self._copied = keep_record(Path(storage.experiment_fs_path), self._copied)
         end = time.monotonic()
         self._next_copy_at = end + (end - start) / _MAX_SHARE
+
+
+def _copy_results(trial: Trial) -> None:
+    storage: Any = trial.storage
+    for name in _RESULTS:
+        source = Path(trial.local_path or "", name)
+        if source.is_file():
+            write_whole(Path(storage.trial_fs_path, name), source.read_bytes())
 
 
 def keep_record(folder: Path, copied: dict[Path, float] | None = None) -> dict[Path, float]:
@@ -95,55 +129,9 @@ def mend_record(folder: Path) -> bool:
     return any(path.name.startswith("experiment_state-") for path in _record_files(folder))
 
 
-def mend_run(folder: str, checkpoints_kept: int | None) -> bool:
-    """Makes a run that was killed at any moment one that `restore_tuner` can read.
-
-    The record lags behind the disk: when a run is killed, it may name a checkpoint that newer ones
-    have replaced, or that Tune was just deleting, and Tune would not go on. The newest complete
-    one takes its name.
-
-    Args:
-        folder: Of the run, or its URI.
-        checkpoints_kept: `CheckpointConfig.num_to_keep` of its trials.
-
-    Returns:
-        Whether there is a record. If not, the run was killed before it had written any.
-    """
-    if "://" not in folder and not mend_record(Path(folder)):
-        return False
-    for trial in tune.ExperimentAnalysis(folder).trials:
-        if trial.checkpoint is None or "://" in folder:
-            continue
-        named = Path(trial.checkpoint.path)
-        complete = _complete_checkpoints(named.parent)
-        if named in complete or not complete:
-            continue
-        shutil.rmtree(named, ignore_errors=True)
-        # Those kept are whole; one more is there if the run died while writing it.
-        complete[:checkpoints_kept][-1].rename(named)
-    return True
-
-
-def restore_tuner(folder: str, algorithm: type[Algorithm]) -> tune.Tuner:
-    """A tuner that goes on with those trials of a run that were cut off or failed.
-
-    Args:
-        folder: Of the run, or its URI; after `mend_run`.
-        algorithm: What the run trains.
-    """
-    return tune.Tuner.restore(
-        folder, trainable=algorithm, resume_unfinished=True, resume_errored=True
-    )
-
-
-def _complete_checkpoints(trial: Path) -> list[Path]:
-    """A trial's checkpoints with all files, oldest first; not those half written or deleted."""
-    files = {
-        checkpoint: {p.relative_to(checkpoint) for p in checkpoint.rglob("*") if p.is_file()}
-        for checkpoint in sorted(trial.glob("checkpoint_*"))
-    }
-    whole = max(map(len, files.values()), default=0)
-    return [checkpoint for checkpoint, names in files.items() if len(names) == whole]
+def newest_record(folder: Path) -> Path:
+    """The file that `Tuner.restore` reads trials from; there must be one."""
+    return max(p for p in _record_files(folder) if p.name.startswith("experiment_state-"))
 
 
 def _record_files(folder: Path) -> list[Path]:

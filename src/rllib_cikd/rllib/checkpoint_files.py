@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rllib_cikd.common.errors import CommandError
+from rllib_cikd.common.errors import CommandError, DamagedCheckpoint
+from rllib_cikd.rllib.manifest import check_checkpoint
 
 # A file that only whole-algorithm checkpoints of RLlib have.
 _MARK = "rllib_checkpoint.json"
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """Returns the folder of the checkpoint at `path`, or of the latest one below it.
+    """Returns the folder of the checkpoint at `path`, or of the latest whole one below it.
 
     Raises:
         CommandError: If there is none.
@@ -27,7 +28,21 @@ def find_checkpoint(path: str | Path) -> Path:
             f"{path}: no RLlib checkpoint in it. Give a folder with a file {_MARK!r}, or the "
             "folder of a trial or experiment with checkpoints."
         )
-    return max(marks, key=lambda mark: mark.stat().st_mtime_ns).parent
+    newest = sorted((mark.parent for mark in marks), key=_written_at, reverse=True)
+    # One that a run is just writing or deleting is left aside; others are checked when loaded.
+    return next((folder for folder in newest if _has_all_bytes(folder)), newest[0])
+
+
+def _written_at(folder: Path) -> int:
+    return (folder / _MARK).stat().st_mtime_ns
+
+
+def _has_all_bytes(folder: Path) -> bool:
+    try:
+        check_checkpoint(str(folder), checksums=False)
+    except DamagedCheckpoint:
+        return False
+    return True
 
 
 def unreadable(path: Path, error: Exception) -> CommandError:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.fs
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.sac import SAC
@@ -16,7 +18,16 @@ from typing_extensions import Self
 
 from rllib_cikd.algorithm.history import History
 from rllib_cikd.algorithm.members import policy_id
+from rllib_cikd.algorithm.soundness import first_unsound
+from rllib_cikd.common.errors import NotSound
 from rllib_cikd.rllib.learner import CIKDTorchLearner, ask_learner
+from rllib_cikd.rllib.manifest import (
+    LEARNER_STATE,
+    MEMBERS,
+    check_checkpoint,
+    remove_manifest,
+    write_manifest,
+)
 from rllib_cikd.rllib.restore import (
     StoredRun,
     changed_config,
@@ -26,6 +37,8 @@ from rllib_cikd.rllib.restore import (
 )
 from rllib_cikd.rllib.transitions import EpisodeReader
 
+logger = logging.getLogger(__name__)
+
 _STATE = "cikd"
 
 
@@ -33,6 +46,7 @@ class CheckpointedSAC(SAC):
     """RLlib's `SAC` with the following differences.
 
     - Its state holds a `History` and the generator of elections; its learner's holds the buffer.
+    - A checkpoint is whole or refused (see `manifest`), and nothing is saved that is not finite.
     - Paths of checkpoints may be relative.
     - A run can go on with other settings; those that cannot change are refused by name.
     """
@@ -40,6 +54,7 @@ class CheckpointedSAC(SAC):
     history: History
     _reader: EpisodeReader
     _rng: np.random.Generator
+    _last_checkpoint: str | None = None  # that was written or loaded
 
     @override(Algorithm)
     def get_state(
@@ -62,11 +77,6 @@ class CheckpointedSAC(SAC):
         super().set_state(state)
         if _STATE not in state:
             return
-        if "history" not in state[_STATE]:
-            raise ValueError(
-                "This checkpoint was written by an earlier version of rllib-cikd, and cannot be "
-                "restored: train anew, or restore it with that version."
-            )
         self.history.set_state(state[_STATE]["history"])
         self._rng.bit_generator.state = state[_STATE]["rng"]
         # Without the buffer, learning waits until it has been filled again.
@@ -82,11 +92,62 @@ class CheckpointedSAC(SAC):
         )
 
     @override(Algorithm)
-    def save_to_path(self, path: str | Path | None = None, **kwargs) -> str:
-        """Writes a checkpoint; see RLlib's method. The path may be relative."""
-        if path is not None and kwargs.get("filesystem") is None:
-            path = checkpoint_path(path)
-        return super().save_to_path(path, **kwargs)
+    def save_to_path(
+        self, path: str | Path | None = None, *, filesystem: Any = None, **kwargs
+    ) -> str:
+        """Writes a checkpoint; see RLlib's method. The path may be relative.
+
+        Raises:
+            NotSound: If something of the members is not finite; nothing has been written then.
+            RuntimeError: If a part of it could not be written.
+        """
+        self.refuse_unsound("before a checkpoint was written")
+        if path is not None and filesystem is None:
+            filesystem, path = pyarrow.fs.FileSystem.from_uri(checkpoint_path(path))
+        if path is not None:
+            remove_manifest(filesystem, str(path))
+        root = super().save_to_path(path, filesystem=filesystem, **kwargs)
+        # RLlib hides that a remote learner could not write its part.
+        stored = ask_learner(self.learner_group, lambda learner: len(learner.replay_buffer))
+        spaces = {name: repr(space) for name, space in self._spaces().items()}
+        write_manifest(
+            filesystem or pyarrow.fs.LocalFileSystem(),
+            root,
+            ensemble_size=self.config.ensemble_size,
+            **spaces,
+            training_iteration=self.iteration,
+            env_steps=self.history.env_steps,
+            transitions=stored if self.config.store_buffer_in_checkpoints else None,
+        )
+        self._last_checkpoint = root
+        return root
+
+    @override(Algorithm)
+    def save(self, checkpoint_dir: str | None = None) -> Any:
+        result = super().save(checkpoint_dir)
+        self._last_checkpoint = result.checkpoint.path  # where Tune has moved it
+        return result
+
+    def refuse_unsound(self, when: str) -> None:
+        """Stops a run that has diverged before it spoils what is kept of it.
+
+        Args:
+            when: Completes "… is not finite …".
+
+        Raises:
+            NotSound: If a network, temperature or optimiser is not finite.
+        """
+        found = ask_learner(self.learner_group, lambda learner: first_unsound(learner.updates))
+        if found is None:
+            return
+        member, quantity = found
+        last = self._last_checkpoint
+        raise NotSound(
+            f"{quantity} of {policy_id(member)}: not finite {when}, at environment step "
+            f"{self.history.env_steps:,}. Training stops here, "
+            + (f"the last sound checkpoint is {last}" if last else "there is no checkpoint yet")
+            + ": lower the step sizes, or set `grad_clip`."
+        )
 
     @override(Algorithm)
     def restore_from_path(
@@ -98,20 +159,48 @@ class CheckpointedSAC(SAC):
         another `seed` than the checkpoint's, all draws begin anew from it.
 
         Raises:
+            DamagedCheckpoint: If it is not whole; nothing has been loaded then.
             ValueError: If a setting differs from the checkpoint's that cannot change, such as
                 `ensemble_size`; nothing has been loaded then.
         """
         if filesystem is None:
             path = checkpoint_path(path)
         if component is not None:
+            _check_component_of(str(path), component, filesystem)
             super().restore_from_path(path, component=component, filesystem=filesystem, **kwargs)
             return
+        manifest = check_checkpoint(str(path), filesystem)
         run = StoredRun(str(path), filesystem)
         refuse_changed_settings(run, self.config)
         refuse_changed_spaces(run, self._spaces())
         super().restore_from_path(path, filesystem=filesystem, **kwargs)
         if run.config().seed != self.config.seed:
             self._draw_anew()
+        if manifest.transitions is None:
+            logger.warning(
+                "%s holds no replay buffer (`store_buffer_in_checkpoints=False`): members learn "
+                "again when %s transitions have been sampled.",
+                *(path, f"{self.config.learning_starts_at:,}"),
+            )
+        self._last_checkpoint = str(path)
+
+    def restore_members(self, path: str | Path) -> None:
+        """Loads what evaluation needs of a checkpoint: members and history, no replay buffer.
+
+        Args:
+            path: A folder, absolute or relative, or a URI.
+
+        Raises:
+            DamagedCheckpoint: If something of this is damaged; nothing has been loaded then.
+            ValueError: As `restore_from_path`.
+        """
+        path = checkpoint_path(path)
+        check_checkpoint(path, needed=lambda name: name != LEARNER_STATE)
+        run = StoredRun(path)
+        refuse_changed_settings(run, self.config)
+        refuse_changed_spaces(run, self._spaces())
+        super().restore_from_path(f"{path}/{MEMBERS}", component=MEMBERS)
+        self.history.set_state(run.state()[_STATE]["history"])
 
     @classmethod
     @override(Algorithm)
@@ -133,11 +222,15 @@ class CheckpointedSAC(SAC):
             **kwargs: See RLlib's method.
 
         Raises:
+            DamagedCheckpoint: If it is not whole.
             ValueError: If a setting is wrong, or cannot change: `ensemble_size`, the networks'
                 shapes, spaces, a capacity below what the buffer holds.
         """
         if filesystem is None:
             path = checkpoint_path(path)
+        # Before anything is built of it; contents of other files are read before they are loaded.
+        check_checkpoint(str(path), filesystem, checksums=False)
+        check_checkpoint(str(path), filesystem, needed=lambda name: "/" not in name)
         if config is None:
             return super().from_checkpoint(path, filesystem=filesystem, **kwargs)
         run = StoredRun(path, filesystem)
@@ -167,3 +260,11 @@ class CheckpointedSAC(SAC):
 
         ask_learner(self.learner_group, seed_learner)
         self.env_runner_group.foreach_env_runner(lambda runner: runner._seed_generators(steps))
+
+
+def _check_component_of(path: str, component: str, filesystem: Any) -> None:
+    """Checks a component that still is in its checkpoint; alone it has no manifest."""
+    if not path.rstrip("/").endswith(f"/{component}"):
+        return
+    root = path.rstrip("/").removesuffix(f"/{component}")
+    check_checkpoint(root, filesystem, needed=lambda name: name.startswith(f"{component}/"))

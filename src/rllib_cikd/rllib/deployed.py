@@ -23,6 +23,12 @@ class DeployedPolicy(nn.Module):
         actions: The environment's.
     """
 
+    obs_mean: Tensor
+    obs_deviation: Tensor
+    low: Tensor
+    high: Tensor
+    whole: Tensor
+
     def __init__(self, member: Any, actions: ActionMap):
         super().__init__()
         self.policy = copy.deepcopy(member.policy)

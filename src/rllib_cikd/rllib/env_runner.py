@@ -12,10 +12,8 @@ import numpy as np
 import torch
 from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.env.env_context import EnvContext
-from ray.rllib.env.env_runner import ENV_STEP_FAILURE, NUM_ENV_STEP_FAILURES_LIFETIME
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.rllib.utils.annotations import override
-from ray.rllib.utils.metrics import ENV_RESET_TIMER, ENV_STEP_TIMER
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from rllib_cikd.algorithm.members import assign_member, member_of, policy_ids
@@ -24,8 +22,9 @@ from rllib_cikd.rllib.environment import env_name, make_task
 from rllib_cikd.rllib.evaluation import evaluation_seeds
 from rllib_cikd.rllib.evaluation_callbacks import EvaluationEpisodes, wants_episodes
 from rllib_cikd.rllib.lockstep import play_episodes
+from rllib_cikd.rllib.restarting import RestartingEnvRunner
 from rllib_cikd.rllib.sampling import Fragment
-from rllib_cikd.rllib.task import Task, is_accident
+from rllib_cikd.rllib.task import Task
 from rllib_cikd.rllib.transitions import Chunk
 from rllib_cikd.rllib.vector_env import Call, CallLog, SingleAgentAsMulti, TaskVectorEnv
 
@@ -33,11 +32,8 @@ logger = logging.getLogger(__name__)
 
 _GENERATORS = "generators"
 
-#: Environments that raise without a step in between are replaced so often, then the error is final.
-_MAX_FAILURES_IN_A_ROW = 10
 
-
-class CIKDEnvRunner(MultiAgentEnvRunner):
+class CIKDEnvRunner(RestartingEnvRunner):
     """`MultiAgentEnvRunner` with the following differences.
 
     - It makes the user's single-agent environment and dresses it itself, as a `Task`.
@@ -48,11 +44,8 @@ class CIKDEnvRunner(MultiAgentEnvRunner):
     - `evaluate_members` plays the members' deterministic evaluation episodes. The environments
       of an evaluation env runner are those of its evaluation episodes.
     - Calls into environments (`env.call`, `foreach_env`, …) reach evaluation environments, too.
+    - What was sampled before an environment raised is kept (see `RestartingEnvRunner`).
     """
-
-    env: Any
-    num_envs: int
-    metrics: MetricsLogger
 
     def __init__(self, config, **kwargs):
         self._members = policy_ids(config.ensemble_size)
@@ -62,7 +55,6 @@ class CIKDEnvRunner(MultiAgentEnvRunner):
         self.calls = CallLog()
         self.num_calls_heard = 0  # of other env runners' calls
         self._calls_made = 0  # of `calls`, in the evaluation environments
-        self._failures_in_a_row = 0
         self.evaluation_metrics = MetricsLogger(
             root=False, stats_cls_lookup=config.stats_cls_lookup
         )
@@ -141,56 +133,14 @@ class CIKDEnvRunner(MultiAgentEnvRunner):
             self.calls.add("heard", call)
         self.num_calls_heard = count
 
-    @override(MultiAgentEnvRunner)
-    def _try_env_reset(self, *, seed=None, options=None):
-        # A seed comes with the first reset only. RLlib would make it seed + worker + i for
-        # sub-environment i, so that neighbouring runners start from the same states.
-        seeds = None if self.config.seed is None or seed is None else self._env_seeds
-        while True:
-            try:
-                with self.metrics.log_time(ENV_RESET_TIMER):
-                    return self.env.reset(seed=seeds, options=options)
-            except Exception as error:
-                self._make_env_anew(error, "reset()")
-
-    @override(MultiAgentEnvRunner)
-    def _try_env_step(self, actions):
-        try:
-            with self.metrics.log_time(ENV_STEP_TIMER):
-                results = self.env.step(actions)
-        except Exception as error:
-            self.metrics.log_value(NUM_ENV_STEP_FAILURES_LIFETIME, 1, reduce="lifetime_sum")
-            self._make_env_anew(error, "step()")
-            return ENV_STEP_FAILURE
-        self._failures_in_a_row = 0
-        self._log_env_steps(metric=self._metrics_num_try_env_step, num_steps=1)
-        return results
-
-    def _make_env_anew(self, error: Exception, source: str) -> None:
-        """If RLlib's `restart_failed_sub_environments` is set; else, or in the end, raises."""
-        self._failures_in_a_row += 1
-        again = self._failures_in_a_row <= _MAX_FAILURES_IN_A_ROW
-        if self.config.restart_failed_sub_environments and is_accident(error) and again:
-            logger.warning(
-                "%s of env=%r failed, another one takes its place: %s: %s",
-                *(source, env_name(self.config), type(error).__name__, error),
-            )
-            self.make_env()
-        elif isinstance(error, EnvironmentFault):
-            raise error
-        else:
-            raise RuntimeError(
-                f"{source} of env={env_name(self.config)!r} raised {type(error).__name__}: {error}"
-            ) from error
-
-    @override(MultiAgentEnvRunner)
+    @override(RestartingEnvRunner)
     def _new_episode(self, env_index, episodes=None):
         super()._new_episode(env_index, episodes)
         episodes = episodes if episodes is not None else self._ongoing_episodes
         member = self._selection_rng.choice(len(self._members), p=self.selection_probabilities)
         assign_member(episodes[env_index], int(member))
 
-    @override(MultiAgentEnvRunner)
+    @override(RestartingEnvRunner)
     def sample(self, *, random_actions: bool = False, **kwargs):
         for member in self._members:
             self.module[member].act_randomly = random_actions
@@ -211,9 +161,11 @@ class CIKDEnvRunner(MultiAgentEnvRunner):
             episodes = self.sample(random_actions=random_actions)
         except EnvironmentFault as fault:
             acting = member_of(self._ongoing_episodes[self.env.current])
-            return Fragment([], {}, fault, self.env.steps - before, acting)
-        chunks = [Chunk.of(episode) for episode in episodes]
-        return Fragment([chunk for chunk in chunks if chunk is not None], self.get_metrics())
+            return Fragment([], {}, fault, self.env.steps - before, acting, self.worker_index or 0)
+        of_episodes = [Chunk.of(episode) for episode in episodes]
+        chunks = [chunk for chunk in of_episodes if chunk is not None]
+        lost = self.env.steps - before - sum(map(len, chunks))
+        return Fragment(chunks, self.get_metrics(), worker=self.worker_index or 0, lost=lost)
 
     def evaluate_members(
         self,

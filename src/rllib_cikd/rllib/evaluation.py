@@ -13,6 +13,7 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from rllib_cikd.algorithm.history import by_member
 from rllib_cikd.common import result_keys as keys
 from rllib_cikd.common.errors import EnvironmentFault
+from rllib_cikd.rllib.sampling import restart_silent
 
 
 def evaluation_seeds(seed: int | Sequence[int] | None, num_episodes: int) -> list[int]:
@@ -37,6 +38,7 @@ def play_on_runners(
     num_episodes: int,
     seeds: Sequence[int] | None,
     callbacks: bool = False,
+    timeout: float | None = None,
 ) -> Played:
     """Plays evaluation episodes on env runners, each of which takes a share.
 
@@ -46,6 +48,7 @@ def play_on_runners(
         num_episodes: E, episodes of each member.
         seeds: Entropy of the episodes' seeds; None: drawn anew.
         callbacks: Whether the users' episode callbacks are called.
+        timeout: Seconds after which a remote env runner counts as hanging; None: never.
 
     Raises:
         EnvironmentFault: If what an environment returns cannot be used, or an episode does not end.
@@ -57,12 +60,17 @@ def play_on_runners(
     plays = [_Share(num_episodes, seeds, (i, n), callbacks) for i in range(n)]
     answers = []
     if remote:
-        answers = group.foreach_env_runner(plays, remote_worker_ids=remote, local_env_runner=False)
+        answers = group.foreach_env_runner(
+            plays, remote_worker_ids=remote, local_env_runner=False, timeout_seconds=timeout
+        )
         for answer in answers:
             if isinstance(answer, EnvironmentFault):
                 raise answer
     shares = {answer[0]: answer[1:] for answer in answers}
     left = [i for i in range(n) if i not in shares]
+    if remote and left and timeout is not None:
+        setting, remedy = "evaluation_sample_timeout_s", "lower `evaluation_duration`"
+        restart_silent(group, {remote[i] for i in left}, setting, timeout, remedy)
     if left:  # there is no remote env runner, or it failed: RLlib restarts it, we play its share
         _tell_calls(group)
     for i in left:

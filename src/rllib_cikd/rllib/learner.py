@@ -319,14 +319,14 @@ def ask_learner(group: LearnerGroup, question: Callable[[CIKDTorchLearner], T]) 
 
     Raises:
         Exception: What a learner raised, which RLlib would hide.
-        RuntimeError: If no learner is alive.
+        RuntimeError: If a learner is not alive.
     """
     answers = [answer.get() for answer in group.foreach_learner(question)]
     for answer in answers:
         if isinstance(answer, Exception):
             raise answer
-    if not answers:
-        raise RuntimeError("No learner is alive; its error is in the worker's log above.")
+    if len(answers) < max(1, group.config.num_learners):
+        raise RuntimeError("A learner is not alive; its error is in the worker's log above.")
     return answers[0]
 
 

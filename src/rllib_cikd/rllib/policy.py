@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from rllib_cikd.algorithm.history import History
 from rllib_cikd.algorithm.members import policy_id, policy_ids
 from rllib_cikd.common.errors import CommandError, EnvironmentFault
 from rllib_cikd.common.user_modules import UserModules
+from rllib_cikd.rllib.action_map import ActionMap
 from rllib_cikd.rllib.checkpoint_files import find_checkpoint, unreadable
 from rllib_cikd.rllib.environment import make_task
+from rllib_cikd.rllib.exported import is_exported, read_exported
+from rllib_cikd.rllib.observation_map import ObservationMap
 from rllib_cikd.rllib.restore import StoredRun, checkpoint_path
 from rllib_cikd.rllib.task import Task
 
@@ -28,7 +32,8 @@ class Policy:
 
     Args:
         module: The member.
-        task: Its environment, for the spaces: it is not played.
+        observations: The environment's.
+        actions: The environment's.
         member: The member's id.
         deterministic: Whether actions are the policy's likeliest, or drawn from it.
         seed: Of the draws; None for another one each time.
@@ -42,15 +47,16 @@ class Policy:
     def __init__(
         self,
         module: Any,
-        task: Task,
+        observations: ObservationMap,
+        actions: ActionMap,
         member: str,
         deterministic: bool = True,
         seed: int | None = None,
     ):
         self.member = member
-        self.observation_space: gym.Space = task.observations.space
-        self.action_space: gym.Space = task.actions.space
-        self._observations, self._actions = task.observations, task.actions
+        self.observation_space: gym.Space = observations.space
+        self.action_space: gym.Space = actions.space
+        self._observations, self._actions = observations, actions
         self._act = module.forward_inference if deterministic else module.forward_exploration
         module.generator = torch.Generator()
         if seed is None:
@@ -85,6 +91,33 @@ class Policy:
         return f"Policy({self.member!r}, {self.observation_space} -> {self.action_space})"
 
 
+@dataclass(frozen=True)
+class StoredMember:
+    """One member of a checkpoint, and the run that trained it."""
+
+    path: Path
+    id: str
+    module: Any
+    task: Task  #: an environment, made for its spaces and closed
+    config: Any
+    history: History
+
+
+def read_member(checkpoint: str | Path | Checkpoint, member: str | int) -> StoredMember:
+    """Reads one member of a checkpoint; arguments and errors as for `load_policy`."""
+    path = find_checkpoint(checkpoint_path(checkpoint))
+    UserModules.recall(path).load()
+    config, history = _read(path)
+    chosen = _chosen(member, config, history)
+    try:
+        task = make_task(config)
+    except Exception as error:  # whatever a user's environment raises
+        raise CommandError(f"{path}: {error}") from error
+    task.close()
+    module = RLModule.from_checkpoint(path / "learner_group" / "learner" / "rl_module" / chosen)
+    return StoredMember(path, chosen, module, task, config, history)
+
+
 def load_policy(
     checkpoint: str | Path | Checkpoint,
     member: str | int = "best",
@@ -97,7 +130,9 @@ def load_policy(
     The environment is made once, for its spaces, and closed.
 
     Args:
-        checkpoint: A checkpoint's folder, or one above it, such as a run's, for the latest in it.
+        checkpoint: A checkpoint's folder, or one above it, such as a run's, for the latest in it;
+            or the folder of `rllib export --format safetensors`, which holds one member and runs
+            no code when it is opened.
         member: "best" (of the last evaluation if no step came after it, else as "elected", else
             policy_0), "elected" (the highest R_k), a member's id such as "policy_1", or its index.
         deterministic: Whether actions are the policy's likeliest (tanh of its mean, or the choice
@@ -108,17 +143,16 @@ def load_policy(
         ValueError: If there is no checkpoint of CIKD or no such member, or if the environment
             cannot be made in this process.
     """
-    path = find_checkpoint(checkpoint_path(checkpoint))
-    UserModules.recall(path).load()
-    config, history = _read(path)
-    chosen = _chosen(member, config, history)
-    try:
-        task = make_task(config)
-    except Exception as error:  # whatever a user's environment raises
-        raise CommandError(f"{path}: {error}") from error
-    task.close()
-    module = RLModule.from_checkpoint(path / "learner_group" / "learner" / "rl_module" / chosen)
-    return Policy(module, task, chosen, deterministic, seed)
+    folder = checkpoint_path(checkpoint)
+    if is_exported(Path(folder)):
+        module, observations, actions, description = read_exported(Path(folder))
+        held = description["member"]
+        if member not in ("best", "elected", held):
+            raise CommandError(f"member={member!r}: {folder} holds {held} alone. Leave it out.")
+        return Policy(module, observations, actions, held, deterministic, seed)
+    stored = read_member(checkpoint, member)
+    task = stored.task
+    return Policy(stored.module, task.observations, task.actions, stored.id, deterministic, seed)
 
 
 def best_member(history: History) -> int:

@@ -13,11 +13,11 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.tune import Checkpoint
 
 from rllib_cikd.algorithm.members import policy_id, policy_ids
+from rllib_cikd.rllib.manifest import LEARNER_STATE, MEMBERS
 from rllib_cikd.rllib.settings.honoured import PER_MEMBER
 from rllib_cikd.rllib.settings.networks import shapes
 from rllib_cikd.rllib.settings.values import show
 
-_LEARNER = "learner_group/learner"
 _CONSTRUCTION = "class_and_ctor_args.pkl"
 
 
@@ -52,13 +52,17 @@ class StoredRun:
 
     def spaces(self) -> dict[str, Any]:
         """`observation_space` and `action_space` of the members."""
-        module = self._read(f"{_LEARNER}/rl_module/{policy_id(0)}/{_CONSTRUCTION}")
+        module = self._read(f"{MEMBERS}/{policy_id(0)}/{_CONSTRUCTION}")
         arguments = module["ctor_args_and_kwargs"][1]
         return {name: arguments[name] for name in ("observation_space", "action_space")}
 
+    def state(self) -> dict[str, Any]:
+        """The algorithm's own state, without that of learners and env runners."""
+        return self._read("algorithm_state.pkl")
+
     def num_transitions(self) -> int:
         """Transitions in the stored replay buffer; 0 if it was not stored."""
-        buffer = self._read(f"{_LEARNER}/state.pkl").get("replay_buffer")
+        buffer = self._read(LEARNER_STATE).get("replay_buffer")
         return 0 if buffer is None else len(buffer["rows"])
 
     def _read(self, name: str) -> Any:

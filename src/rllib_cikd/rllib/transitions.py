@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rllib_cikd.algorithm.history import FinishedEpisode
-from rllib_cikd.algorithm.members import member_of
+from rllib_cikd.algorithm.members import is_abandoned, member_of
 from rllib_cikd.rllib.environment import AGENT_ID
 
 
@@ -29,6 +29,7 @@ class Chunk:
     rewards: np.ndarray  #: `[T]`, float64
     terminated: bool  #: whether the episode ended with the last step, in a terminal state
     truncated: bool  #: … or was cut there
+    abandoned: bool = False  #: … or goes on no more, because its environment raised
 
     @classmethod
     def of(cls, episode: Any) -> Chunk | None:
@@ -45,6 +46,7 @@ class Chunk:
             rewards=np.asarray(agent.get_rewards(), dtype=np.float64),
             terminated=agent.is_terminated,
             truncated=agent.is_truncated,
+            abandoned=is_abandoned(episode),
         )
 
     def __len__(self) -> int:
@@ -65,9 +67,14 @@ class EpisodeReader:
 
     RLlib delivers a long episode as chunks, and may drop one (a runner that died or timed
     out). The return of such an episode is unknown and never reported.
+
+    Attributes:
+        num_missing: Steps so far of which is known that they were dropped, as later ones of the
+            same episode came.
     """
 
     def __init__(self) -> None:
+        self.num_missing = 0
         self._ongoing: dict[str, _OngoingEpisode] = {}
         self._next_number = 0
 
@@ -106,8 +113,8 @@ class EpisodeReader:
             episode.next_step += length
             episode.return_so_far += float(chunk.rewards.sum())
             episode.random |= random_actions
-            if chunk.terminated or chunk.truncated:
-                if episode.complete:
+            if chunk.terminated or chunk.truncated or chunk.abandoned:
+                if episode.complete and not chunk.abandoned:
                     finished.append(
                         FinishedEpisode(chunk.member, episode.return_so_far, episode.random)
                     )
@@ -126,6 +133,7 @@ class EpisodeReader:
         episode = self._ongoing.get(chunk.episode_id)
         if episode is None or episode.next_step != start:
             # New; or a chunk is missing, then it is another episode as far as we can know.
+            self.num_missing += max(0, start - (0 if episode is None else episode.next_step))
             episode = _OngoingEpisode(self._next_number, start, 0.0, complete=start == 0)
             self._ongoing[chunk.episode_id] = episode
             self._next_number += 1

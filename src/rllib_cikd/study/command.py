@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from ray import tune
 from ray.train.constants import DEFAULT_STORAGE_PATH
 
-from rllib_cikd.common.errors import OK, CommandError
+from rllib_cikd.common.errors import INTERRUPTED, OK, CommandError
 from rllib_cikd.engine import native
+from rllib_cikd.experiments import interrupt
 from rllib_cikd.experiments.outcome import error_text, exit_code, state
 from rllib_cikd.experiments.ray_start import check_fits, start_ray
+from rllib_cikd.experiments.run_lock import RunLock
 from rllib_cikd.study.plan import Study, load_study
 from rllib_cikd.study.run import baseline_of, collect_raw, run_study
 
@@ -48,13 +51,15 @@ def run(
             "that all its machines share."
         )
     folder = Path(storage).expanduser().resolve() / (experiment_name or study.name)
-    if start_ray(ray_address, study.modules):
-        for cell in study.cells:
-            check_fits(study.experiment.algorithm, cell.config, f"study {study.name!r}")
-    print(_plan(study), f"results: {folder}", native.describe(), sep="\n", flush=True)
-    results = run_study(study, folder)
-    collect_raw(folder)
-    return _report_outcome(results, folder, verbose)
+    with ExitStack() as at_end:
+        at_end.callback(RunLock(folder).release)
+        if start_ray(ray_address, study.modules):
+            for cell in study.cells:
+                check_fits(study.experiment.algorithm, cell.config, f"study {study.name!r}")
+        print(_plan(study), f"results: {folder}", native.describe(), sep="\n", flush=True)
+        results = run_study(study, folder)
+        collect_raw(folder)
+        return _report_outcome(results, folder, verbose)
 
 
 def report(folder: str, *, out: str | None = None, baseline: str | None = None) -> int:
@@ -105,4 +110,5 @@ def _report_outcome(results: list[tune.Result], folder: Path, verbose: bool) -> 
     command = shlex.join(["rllib", "study", "report", str(folder)])
     print(f"\n{ended} of {len(results)} runs ended; raw figures: {folder / 'raw'}")
     print(f"table and figures: {command}", flush=True)
-    return exit_code(results, "run the same command again to go on")
+    code = exit_code(results, "run the same command again to go on")
+    return code if code != INTERRUPTED else interrupt.exit_code() or INTERRUPTED

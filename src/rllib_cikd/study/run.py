@@ -24,9 +24,11 @@ from ray.tune.experiment import Trial
 from rllib_cikd.common.errors import CommandError
 from rllib_cikd.common.files import write_whole
 from rllib_cikd.common.result_keys import STEPS
+from rllib_cikd.experiments import interrupt
 from rllib_cikd.experiments.kept_modules import ModulesKeeper
 from rllib_cikd.experiments.outcome import state
-from rllib_cikd.experiments.tune_record import RecordKeeper, mend_run, restore_tuner
+from rllib_cikd.experiments.resume import mend_run, restore_tuner
+from rllib_cikd.experiments.tune_record import RecordKeeper
 from rllib_cikd.study.plan import Cell, Study
 from rllib_cikd.study.raw_figures import write_raw
 from rllib_cikd.study.study_progress import StudyProgress
@@ -75,7 +77,7 @@ def run_study(study: Study, folder: Path) -> list[tune.Result]:
     Raises:
         CommandError: If the folder has a run of the same name with other settings.
     """
-    sessions = _sessions(folder)
+    sessions = _sessions(folder, study)
     # Of a session that was killed before Tune had written a record, nothing is left to go on with.
     begun = {
         name: entry
@@ -100,11 +102,11 @@ def run_study(study: Study, folder: Path) -> list[tune.Result]:
     return results
 
 
-def _sessions(folder: Path) -> list[Path]:
+def _sessions(folder: Path, study: Study) -> list[Path]:
     """Those that can be resumed, the first one first; others are removed."""
     sessions = []
     for session in sorted(folder.glob("session-*"), key=_session_number):
-        if mend_run(str(session), _CHECKPOINTS["num_to_keep"]):
+        if mend_run(str(session), study.experiment.algorithm):
             sessions.append(session)
         else:
             shutil.rmtree(session)
@@ -136,7 +138,11 @@ def _start(study: Study, cells: Sequence[Cell], session: Path) -> list[tune.Resu
     tuner = tune.Tuner(
         study.experiment.algorithm,
         param_space={"grid_search": [{**cell.config, CELL_KEY: cell.name} for cell in cells]},
-        tune_config=tune.TuneConfig(trial_name_creator=cell_name, trial_dirname_creator=cell_name),
+        tune_config=tune.TuneConfig(
+            trial_name_creator=cell_name,
+            trial_dirname_creator=cell_name,
+            scheduler=interrupt.PausedByASignal(),
+        ),
         run_config=tune.RunConfig(
             name=session.name,
             storage_path=str(session.parent),
@@ -147,11 +153,13 @@ def _start(study: Study, cells: Sequence[Cell], session: Path) -> list[tune.Resu
                 StudyProgress(study.name, steps),
                 RecordKeeper(),
                 ModulesKeeper(study.modules),
+                interrupt.EndedByASignal(),
             ],
             verbose=0,
         ),
     )
-    return list(tuner.fit())
+    with interrupt.after_a_checkpoint():
+        return list(tuner.fit())
 
 
 def _resume(study: Study, session: Path, names: set[str]) -> list[tune.Result]:
@@ -159,7 +167,10 @@ def _resume(study: Study, session: Path, names: set[str]) -> list[tune.Result]:
     tuner = restore_tuner(str(session), study.experiment.algorithm)
     trials = tune.ExperimentAnalysis(str(session)).trials
     ended = {str(trial) for trial in trials if trial.status == Trial.TERMINATED}
-    return list(tuner.get_results() if names <= ended else tuner.fit())
+    if names <= ended:
+        return list(tuner.get_results())
+    with interrupt.after_a_checkpoint():
+        return list(tuner.fit())
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -137,6 +137,7 @@ EVALUATION: dict[str, Kind] = {
     "evaluation_interval": Integer(at_least=0, or_none=True),
     "evaluation_duration": Integer(at_least=1, at_most=1_000_000),
     "evaluation_num_env_runners": Integer(at_least=0, at_most=10_000),
+    "evaluation_sample_timeout_s": Number(above=0, at_most=1e9, or_none=True),
     "evaluation_config": CheckedElsewhere(
         "a dict such as {'env_config': {…}}, with some of the settings that may differ in "
         "evaluation, or None",

@@ -64,7 +64,6 @@ UNSUPPORTED: dict[str, str] = {
     "count_steps_by": "all counters are environment steps",
     # .evaluation
     "evaluation_duration_unit": "evaluation counts episodes of every member",
-    "evaluation_sample_timeout_s": "evaluation waits for all of its episodes; leave it out",
     "evaluation_auto_duration_min_env_steps_per_sample": "set `evaluation_duration` to a number",
     "evaluation_auto_duration_max_env_steps_per_sample": "set `evaluation_duration` to a number",
     "evaluation_parallel_to_training": "members are evaluated between training iterations",

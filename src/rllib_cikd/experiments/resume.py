@@ -1,0 +1,178 @@
+"""Makes a run that ended at any moment one that goes on from its newest whole checkpoints.
+
+Tune's record of a run lags behind the disk. When a run is killed, it may name a checkpoint that
+newer ones have replaced, or none at all; and results come after it that are going to come again.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs
+from ray import tune
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.train._internal.checkpoint_manager import _CheckpointManager
+from ray.train._internal.session import _TrainingResult
+from ray.tune.experiment import Trial
+
+from rllib_cikd.cikd import CIKD
+from rllib_cikd.common.errors import DamagedCheckpoint
+from rllib_cikd.common.files import write_whole
+from rllib_cikd.common.result_keys import ITERATION
+from rllib_cikd.experiments.tune_record import mend_record, newest_record
+from rllib_cikd.rllib.manifest import MANIFEST, check_checkpoint
+
+_CHECKPOINT = re.compile(r"checkpoint_(\d+)")
+
+
+def mend_run(folder: str, algorithm: type[Algorithm]) -> bool:
+    """Corrects Tune's record of a run after what is on the disk, for `restore_tuner`.
+
+    Trials that have not ended go on from their newest whole checkpoint, and a line says so if a
+    newer one is damaged. Results beyond it are dropped: they come again.
+
+    Args:
+        folder: Of the run, or its URI, where nothing can be corrected.
+        algorithm: What the run trains.
+
+    Returns:
+        Whether there is a record. If not, the run was killed before it had written any.
+    """
+    if "://" in folder:
+        return True
+    path = Path(folder)
+    if not mend_record(path):
+        return False
+    file = newest_record(path)
+    record = json.loads(file.read_text())
+    for i, (state, run_state) in enumerate(record["trial_data"]):
+        trial = Trial.from_json_state(state, stub=True)
+        trial.restore_run_metadata(run_state)
+        if trial.status != Trial.TERMINATED:
+            _correct(trial, path / trial.storage.trial_dir_name, algorithm)
+            record["trial_data"][i] = trial.get_json_state()
+    write_whole(file, json.dumps(record, indent=2))
+    return True
+
+
+def restore_tuner(folder: str, algorithm: type[Algorithm]) -> tune.Tuner:
+    """A tuner that goes on with those trials of a run that were cut off or failed.
+
+    Args:
+        folder: Of the run, or its URI; after `mend_run`.
+        algorithm: What the run trains.
+    """
+    return tune.Tuner.restore(
+        folder, trainable=algorithm, resume_unfinished=True, resume_errored=True
+    )
+
+
+def whole_checkpoints(trial: Path, algorithm: type[Algorithm]) -> list[Path]:
+    """A trial's checkpoints that can be gone on from, oldest first.
+
+    Of those, the contents of the newest one have been read; of others, that all bytes are there.
+    Says in a line if a newer one is damaged. What was cut off while it was written is removed.
+    """
+    folders = sorted(p for p in trial.glob("checkpoint_*") if _CHECKPOINT.fullmatch(p.name))
+    if not issubclass(algorithm, CIKD):
+        return _complete(folders)
+    whole: list[Path] = []
+    problems = []
+    for folder in reversed(folders):
+        try:
+            check_checkpoint(str(folder), checksums=not whole)
+        except DamagedCheckpoint as error:
+            if not whole and (folder / MANIFEST).is_file():
+                problems.append(str(error).removesuffix(". Use another one."))
+        else:
+            whole.insert(0, folder)
+    if problems:
+        goes_on = f"going on from {whole[-1].name}" if whole else "starting again"
+        print(f"{problems[0]}; {goes_on}", flush=True)
+    return whole
+
+
+def _correct(trial: Trial, folder: Path, algorithm: type[Algorithm]) -> None:
+    manager = trial.run_metadata.checkpoint_manager
+    recorded = [*manager._checkpoint_results, manager.latest_checkpoint_result]
+    metrics = {Path(r.checkpoint.path).name: r.metrics for r in recorded if r is not None}
+    corrected = _CheckpointManager(manager.checkpoint_config)
+    for checkpoint in whole_checkpoints(folder, algorithm):
+        if checkpoint.name not in metrics:
+            metrics[checkpoint.name] = _result_of(folder, checkpoint, algorithm)
+        corrected.register_checkpoint(
+            _TrainingResult(
+                tune.Checkpoint(str(checkpoint), pyarrow.fs.LocalFileSystem()),
+                metrics[checkpoint.name],
+            )
+        )
+    trial.run_metadata.checkpoint_manager = corrected
+    # New checkpoints must not be written into the folders of others, not even of damaged ones.
+    numbers = [int(m.group(1)) for m in map(_CHECKPOINT.fullmatch, _names(folder)) if m]
+    trial.storage.current_checkpoint_index = max([trial.storage.current_checkpoint_index, *numbers])
+    trial.stub = False  # it was one only here
+    trial.invalidate_json_state()
+    newest = corrected.latest_checkpoint_result
+    if newest is not None and ITERATION in newest.metrics:
+        drop_results_after(folder, newest.metrics[ITERATION])
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+
+
+def _result_of(trial: Path, checkpoint: Path, algorithm: type[Algorithm]) -> dict[str, Any]:
+    """The result in a trial's folder that a checkpoint was written after; {} if unknown."""
+    if not issubclass(algorithm, CIKD):
+        return {}
+    iteration = check_checkpoint(str(checkpoint), checksums=False).training_iteration
+    rows = _json_rows(trial / "result.json")
+    return rows.get(iteration, {ITERATION: iteration})
+
+
+def drop_results_after(trial: Path, iteration: int) -> None:
+    """Leaves the results of each iteration up to this one, once, in `result.json` and
+    `progress.csv` of a trial's folder."""
+    results, progress = trial / "result.json", trial / "progress.csv"
+    if results.is_file():
+        lines = (json.dumps(row) for i, row in _json_rows(results).items() if i <= iteration)
+        write_whole(results, "".join(f"{line}\n" for line in lines))
+    if progress.is_file():
+        header, *rows = csv.reader(io.StringIO(progress.read_text(), newline=""))
+        kept = _by_iteration(
+            (dict(zip(header, row, strict=True)), row) for row in rows if len(row) == len(header)
+        )
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([header, *(row for i, row in kept.items() if i <= iteration)])
+        write_whole(progress, text.getvalue())
+
+
+def _json_rows(file: Path) -> dict[int, dict[str, Any]]:
+    """Results by iteration; a line that was cut short is left out."""
+    rows = []
+    for line in file.read_text().splitlines() if file.is_file() else ():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return _by_iteration((row, row) for row in rows)
+
+
+def _by_iteration(rows: Iterable[tuple[Mapping[str, Any], Any]]) -> dict[int, Any]:
+    return {int(fields[ITERATION]): row for fields, row in rows if fields.get(ITERATION)}
+
+
+def _complete(folders: list[Path]) -> list[Path]:
+    """Checkpoints of other algorithms with all files; not those half written or deleted."""
+    files = {
+        folder: {p.relative_to(folder) for p in folder.rglob("*") if p.is_file()}
+        for folder in folders
+    }
+    most = max(map(len, files.values()), default=0)
+    return [folder for folder, names in files.items() if len(names) == most]

@@ -1,0 +1,97 @@
+"""A lock on a run's folder: two commands never write into the same one."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from rllib_cikd.common.errors import CommandError
+
+LOCK = "run.lock"
+
+
+class Locked(CommandError):
+    """Another process is writing into the folder."""
+
+
+class RunLock:
+    """Holds a folder for this process until `release`.
+
+    A file in the folder names host and process. One that a process left which is no more, is taken
+    over; of a process on another host nobody can know, so it counts as alive.
+
+    Args:
+        folder: It is made if it is not there.
+
+    Raises:
+        Locked: If another process holds it.
+        OSError: If the folder cannot be written to.
+    """
+
+    def __init__(self, folder: Path):
+        self._file = folder / LOCK
+        with _exclusive(self._file) as file:
+            holder = _read(file)
+            if holder is not None and _is_alive(holder):
+                raise Locked(
+                    f"{folder} is in use by process {holder['pid']} on {holder['host']}: wait for "
+                    "it or end it. If there is no such process on that machine any more, delete "
+                    f"{self._file}."
+                )
+            process = psutil.Process()
+            own = {"host": socket.gethostname(), "pid": process.pid, "since": process.create_time()}
+            os.ftruncate(file, 0)
+            os.pwrite(file, json.dumps(own).encode(), 0)
+
+    def release(self) -> None:
+        """Gives the folder back, if it still is there, and removes it if nothing is in it."""
+        if not self._file.is_file():
+            return
+        # Where it cannot be written any more, the lock goes with this process.
+        with suppress(OSError), _exclusive(self._file) as file:
+            os.ftruncate(file, 0)
+            if os.listdir(self._file.parent) == [LOCK]:
+                self._file.unlink()
+                self._file.parent.rmdir()
+
+
+@contextmanager
+def _exclusive(path: Path) -> Iterator[int]:
+    """A file descriptor that one process has at a time."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if os.fstat(file).st_nlink:  # else it was removed in between
+                yield file
+                return
+        finally:
+            os.close(file)
+
+
+def _read(file: int) -> dict[str, Any] | None:
+    content = os.pread(file, 4096, 0)
+    try:
+        return json.loads(content)
+    except ValueError:  # empty: given back
+        return None
+
+
+def _is_alive(holder: dict[str, Any]) -> bool:
+    if holder["host"] != socket.gethostname():
+        return True
+    if holder["pid"] == os.getpid():
+        return False
+    try:
+        return psutil.Process(holder["pid"]).create_time() == holder["since"]
+    except psutil.NoSuchProcess:
+        return False

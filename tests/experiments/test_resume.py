@@ -1,0 +1,97 @@
+"""A run goes on from its newest whole checkpoints, and has each of its results once."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from pyarrow.fs import LocalFileSystem
+from ray.rllib.algorithms.ppo import PPO
+
+from rllib_cikd import CIKD
+from rllib_cikd.experiments.resume import drop_results_after, whole_checkpoints
+from rllib_cikd.rllib.manifest import LEARNER_STATE, MANIFEST, Manifest, write_manifest
+
+ABOUT = {
+    "ensemble_size": 2,
+    "observation_space": "Box(3)",
+    "action_space": "Box(1)",
+    "training_iteration": 7,
+    "env_steps": 7000,
+    "transitions": 7000,
+}
+
+
+@pytest.fixture
+def checkpoints(tmp_path) -> list[Path]:
+    """Three whole checkpoints of a trial, as far as their manifests tell."""
+    folders = [tmp_path / f"checkpoint_00000{i}" for i in range(3)]
+    for folder in folders:
+        for name in Manifest(**ABOUT, files={}).required:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(b"content")
+        write_manifest(LocalFileSystem(), str(folder), **ABOUT)
+    return folders
+
+
+def test_all_whole(checkpoints, tmp_path, capsys):
+    assert whole_checkpoints(tmp_path, CIKD) == checkpoints
+    assert whole_checkpoints(tmp_path / "missing", CIKD) == []
+    assert capsys.readouterr().out == ""
+
+
+def test_the_newest_one_is_damaged(checkpoints, tmp_path, capsys):
+    (checkpoints[2] / LEARNER_STATE).write_bytes(b"Content")
+    assert whole_checkpoints(tmp_path, CIKD) == checkpoints[:2]
+    assert capsys.readouterr().out == (
+        f"{checkpoints[2]} is not a whole checkpoint: {LEARNER_STATE} is not as it was written: "
+        "its checksum differs; going on from checkpoint_000001\n"
+    )
+
+
+def test_none_is_whole(checkpoints, tmp_path, capsys):
+    for folder in checkpoints:
+        (folder / LEARNER_STATE).unlink()
+    assert whole_checkpoints(tmp_path, CIKD) == []
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    assert out.endswith(f"{LEARNER_STATE} is missing; starting again\n")
+
+
+def test_one_that_was_being_written(checkpoints, tmp_path, capsys):
+    """That is what a killed run leaves: not worth a word."""
+    (checkpoints[2] / MANIFEST).unlink()
+    assert whole_checkpoints(tmp_path, CIKD) == checkpoints[:2]
+    assert capsys.readouterr().out == ""
+
+
+def test_of_other_algorithms(tmp_path):
+    """They have no manifest; complete ones have the most files."""
+    for number, names in enumerate([["a"], ["a", "b/c"], ["a", "b/c"], ["b/c"], []]):
+        checkpoint = tmp_path / f"checkpoint_{number:06d}"
+        (checkpoint / "b").mkdir(parents=True)
+        for name in names:
+            (checkpoint / name).write_text("")
+    complete = whole_checkpoints(tmp_path, PPO)
+    assert [path.name for path in complete] == ["checkpoint_000001", "checkpoint_000002"]
+
+
+def test_results_beyond_a_checkpoint_are_dropped(tmp_path):
+    """Also those that an earlier resume has doubled, and a line that was cut short."""
+    iterations = [1, 2, 3, 4, 2, 3, 4, 5]
+    rows = [{"training_iteration": i, "n": n} for n, i in enumerate(iterations)]
+    lines = [json.dumps(row) for row in rows]
+    (tmp_path / "result.json").write_text("\n".join(lines) + '\n{"training_itera')
+    with (tmp_path / "progress.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["n", "training_iteration"])
+        writer.writeheader()
+        writer.writerows(rows)
+        file.write("17")
+    drop_results_after(tmp_path, 3)
+    kept = [json.loads(line) for line in (tmp_path / "result.json").read_text().splitlines()]
+    assert kept == [rows[0], rows[4], rows[5]]
+    with (tmp_path / "progress.csv").open(newline="") as file:
+        assert [int(row["n"]) for row in csv.DictReader(file)] == [0, 4, 5]
+    drop_results_after(tmp_path / "missing", 3)
