@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from pyarrow.fs import LocalFileSystem
 from ray.rllib.algorithms.ppo import PPO
 
 from rllib_cikd import CIKD
-from rllib_cikd.experiments.resume import drop_results_after, whole_checkpoints
+from rllib_cikd.experiments.resume import _result_of, drop_results_after, whole_checkpoints
 from rllib_cikd.rllib.manifest import LEARNER_STATE, MANIFEST, Manifest, write_manifest
 
 ABOUT = {
@@ -65,6 +66,18 @@ def test_one_that_was_being_written(checkpoints, tmp_path, capsys):
     (checkpoints[2] / MANIFEST).unlink()
     assert whole_checkpoints(tmp_path, CIKD) == checkpoints[:2]
     assert capsys.readouterr().out == ""
+
+
+def test_what_a_checkpoint_is_scored_by_that_the_record_does_not_know(checkpoints, tmp_path):
+    """As the trial would have told it: nested keys on top, no evaluation of an earlier step."""
+    result = {"training_iteration": 7, "num_env_steps_sampled_lifetime": 7000}
+    for evaluated_at, score in ((7000, 5.0), (6000, math.nan)):
+        evaluation = {"num_env_steps_sampled_lifetime": evaluated_at, "mean_return_mean": 5.0}
+        row = result | {"evaluation": {"ensemble": evaluation}}
+        (tmp_path / "result.json").write_text(json.dumps(row) + "\n")
+        metrics = _result_of(tmp_path, checkpoints[0], CIKD)
+        found = metrics["evaluation/ensemble/mean_return_mean"]
+        assert found == pytest.approx(score, nan_ok=True)
 
 
 def test_of_other_algorithms(tmp_path):

@@ -120,3 +120,19 @@ def test_spaces_of_parts(build, tmp_path):
     for seed in range(5):
         own["observation_space"].seed(seed)
         assert own["action_space"].contains(policy(own["observation_space"].sample()))
+
+
+def test_discrete_actions_and_normalised_observations(build, tmp_path):
+    own = {
+        "observation_space": spaces.Box(-500, 500, (3,), np.float32, seed=0),
+        "action_space": spaces.Discrete(4, start=-1),
+    }
+    config = small_config(envs.SpacesEnv, env_config=own, ensemble_size=2)
+    algo = build(config.env_runners(observation_filter="MeanStdFilter"))
+    train(algo, 200)
+    policy = load_policy(algo.save_to_path(tmp_path / "c"), "policy_1")
+    module = algo.get_module("policy_1")
+    assert module.obs_deviation.min() > 50
+    for observation in (own["observation_space"].sample() for _ in range(20)):
+        one_hot = module.deterministic_actions(torch.from_numpy(observation)[None])
+        assert policy(observation) == int(one_hot.argmax()) - 1

@@ -26,6 +26,7 @@ from rllib_cikd.common.errors import DamagedCheckpoint
 from rllib_cikd.common.files import write_whole
 from rllib_cikd.common.result_keys import ITERATION
 from rllib_cikd.experiments.tune_record import mend_record, newest_record
+from rllib_cikd.rllib.checkpoint_scores import checkpoint_metrics
 from rllib_cikd.rllib.manifest import MANIFEST, check_checkpoint
 
 _CHECKPOINT = re.compile(r"checkpoint_(\d+)")
@@ -133,7 +134,7 @@ def _result_of(trial: Path, checkpoint: Path, algorithm: type[Algorithm]) -> dic
         return {}
     iteration = check_checkpoint(str(checkpoint), checksums=False).training_iteration
     rows = _json_rows(trial / "result.json")
-    return rows.get(iteration, {ITERATION: iteration})
+    return checkpoint_metrics(rows.get(iteration, {ITERATION: iteration}))
 
 
 def drop_results_after(trial: Path, iteration: int) -> None:

@@ -262,6 +262,7 @@ def _prepare_resume(file: str, run: _Run, experiment: Experiment, stop: Mapping[
         )
     if stop:
         raise_goals(run.folder, trials, flatten_stop(stop))
+        mend_run(run.folder, experiment.algorithm)  # now also of those that had ended
 
 
 def _earlier_runs(storage: str, name: str) -> list[str]:

@@ -36,7 +36,7 @@ class Policy:
         observations: The environment's.
         actions: The environment's.
         member: The member's id.
-        deterministic: Whether actions are the policy's mean, or drawn from it.
+        deterministic: Whether actions are the policy's likeliest, or drawn from it.
         seed: Of the draws; None for another one each time.
 
     Attributes:
@@ -137,8 +137,8 @@ def load_policy(
             no code when it is opened.
         member: "best" (of the last evaluation if no step came after it, else as "elected", else
             policy_0), "elected" (the highest R_k), a member's id such as "policy_1", or its index.
-        deterministic: Whether actions are tanh of the policy's mean, as in evaluation; else they
-            are drawn from it, as in training.
+        deterministic: Whether actions are the policy's likeliest (tanh of its mean, or the choice
+            of the highest probability), as in evaluation; else they are drawn, as in training.
         seed: Of the draws; None for another one each time.
 
     Raises:
