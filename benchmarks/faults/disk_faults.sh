@@ -39,7 +39,6 @@ injure() {  # a name, the command that injures the disk, the command that heals 
     rm -f "$disk.err"
 }
 
-injure "full" 'mount -o remount,size=600k "$disk"; dd if=/dev/zero of="$disk/fill" 2>/dev/null' \
-    'rm -f "$disk/fill"; mount -o remount,size=20m "$disk"'
+injure "full" 'dd if=/dev/zero of="$disk/fill" 2>/dev/null' 'rm -f "$disk/fill"'
 injure "read-only" 'mount -o remount,ro "$disk"' 'mount -o remount,rw "$disk"'
 injure "removed" 'rm -rf "$disk/results/run"' ':'
