@@ -9,7 +9,7 @@ import pytest
 from helpers import assert_same_state, eventful_config, full_state
 from ray.rllib.algorithms.algorithm import Algorithm
 
-from rllib_cikd import CIKD
+from rllib_cikd import CIKD, load_policy
 from rllib_cikd.common.errors import CommandError, DamagedCheckpoint
 from rllib_cikd.experiments.checkpoint_evaluation import _load, find_checkpoint
 from rllib_cikd.rllib.manifest import LEARNER_STATE, MANIFEST
@@ -102,9 +102,11 @@ def test_evaluation_looks_at_what_it_loads(trained, copy):
     loaded.stop()
     for file in (f"{POLICY}/module_state.pkl", "algorithm_state.pkl", "class_and_ctor_args.pkl"):
         flip(copy / file)
-        with pytest.raises(CommandError, match=f"{file} is not as it was written"):
-            _load(copy, num_episodes=1, seed=None)
+        for load in (lambda path: _load(path, 1, None), lambda path: load_policy(path, 1)):
+            with pytest.raises(CommandError, match=f"{file} is not as it was written"):
+                load(copy)
         flip(copy / file)
+    load_policy(copy, 1)
 
 
 def test_the_newest_whole_checkpoint_of_a_folder(trained, tmp_path):

@@ -95,10 +95,11 @@ def test_results_beyond_a_checkpoint_are_dropped(tmp_path):
     """Also those that an earlier resume has doubled, and a line that was cut short."""
     iterations = [1, 2, 3, 4, 2, 3, 4, 5]
     rows = [{"training_iteration": i, "n": n} for n, i in enumerate(iterations)]
+    rows[5]["evaluation"] = {"return": 7.5}  # which the first result does not have
     lines = [json.dumps(row) for row in rows]
     (tmp_path / "result.json").write_text("\n".join(lines) + '\n{"training_itera')
     with (tmp_path / "progress.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["n", "training_iteration"])
+        writer = csv.DictWriter(file, ["n", "training_iteration"], extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
         file.write("17")
@@ -106,5 +107,7 @@ def test_results_beyond_a_checkpoint_are_dropped(tmp_path):
     kept = [json.loads(line) for line in (tmp_path / "result.json").read_text().splitlines()]
     assert kept == [rows[0], rows[4], rows[5]]
     with (tmp_path / "progress.csv").open(newline="") as file:
-        assert [int(row["n"]) for row in csv.DictReader(file)] == [0, 4, 5]
+        kept = list(csv.DictReader(file))
+    assert [int(row["n"]) for row in kept] == [0, 4, 5]
+    assert [row["evaluation/return"] for row in kept] == ["", "", "7.5"]
     drop_results_after(tmp_path / "missing", 3)

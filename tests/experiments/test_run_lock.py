@@ -3,10 +3,12 @@
 import json
 import multiprocessing
 import time
+from contextlib import ExitStack
 
 import pytest
 
 from rllib_cikd.common.errors import CommandError
+from rllib_cikd.experiments.run import _free_name, _is_stamped, _lock
 from rllib_cikd.experiments.run_lock import LOCK, Locked, RunLock
 
 
@@ -55,3 +57,14 @@ def test_another_host(tmp_path):
     (tmp_path / LOCK).write_text(json.dumps({"host": "elsewhere", "pid": 1, "since": 0.0}))
     with pytest.raises(CommandError, match=f"process 1 on elsewhere: .* delete {tmp_path}/{LOCK}"):
         RunLock(tmp_path)
+
+
+def test_a_second_run_takes_another_name(holder, tmp_path):
+    """And a second resume of it is refused."""
+    with ExitStack() as locks:
+        assert _is_stamped(_free_name(str(tmp_path), "run", locks), "run")
+        with pytest.raises(Locked, match="is in use by process"):
+            _lock(str(tmp_path), "run", locks)
+        assert _free_name(str(tmp_path), "other", locks) == "other"
+        assert (tmp_path / "other" / LOCK).is_file()
+    assert not (tmp_path / "other").exists()

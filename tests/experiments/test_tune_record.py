@@ -1,14 +1,16 @@
 """Tune's record of a run survives that the run is killed while Tune writes it."""
 
+import csv
 import json
 import pickle
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
-from rllib_cikd.experiments.tune_record import RecordKeeper, keep_record, mend_record
+from rllib_cikd.experiments.tune_record import ProgressFile, RecordKeeper, keep_record, mend_record
 
 FIRST, SECOND = "2026-01-31_12-00-00", "2026-01-31_13-00-00"
 
@@ -123,3 +125,16 @@ def test_results_are_there_before_their_checkpoint(tmp_path):
         keeper.on_step_end(iteration, [trial])
         assert kept.is_file() == trial.is_saving
     assert kept.read_text() == "2"
+
+
+def test_the_columns_of_a_resumed_run_are_those_of_its_file(tmp_path):
+    """The first result after a resume may have others, in another order."""
+    trial = Mock(local_path=str(tmp_path), checkpoint=None)
+    for results in ([{"a": 1, "b": 2}], [{"c": 5, "b": 4, "a": 3}, {"b": 6}]):
+        file = ProgressFile()  # of each start
+        for result in results:
+            file.log_trial_result(1, trial, result)
+        file.log_trial_end(trial)
+    with (tmp_path / "progress.csv").open(newline="") as content:
+        rows = list(csv.DictReader(content))
+    assert rows == [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}, {"a": "", "b": "6"}]

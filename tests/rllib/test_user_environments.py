@@ -356,8 +356,9 @@ def test_failed_environments_are_replaced_if_asked_for(build, act):
     config = small_config(points.Raises).fault_tolerance(restart_failed_sub_environments=True)
     algo = build(config)
     if act == "train":
-        assert algo.train()["timesteps_total"] == 100
-        assert points.Raises.steps > 100
+        # The six steps before the crash, and two fragments of 50.
+        assert algo.train()["timesteps_total"] == 106
+        assert points.Raises.steps == 107
         return
     returns = algo.evaluate_members(2, seed=1)
     expected = build(small_config(Point))

@@ -104,7 +104,7 @@ def test_a_default_that_changed_since_is_refused(project, monkeypatch):
     path, folder = project / "studies" / "small.yaml", project / "results"
     monkeypatch.setattr(run, "_start", lambda *_: [])
     run.run_study(load_study(path), folder)  # writes cells.json, but Tune is not started
-    monkeypatch.setattr(run, "_sessions", lambda _: [folder / "session-1"])
+    monkeypatch.setattr(run, "_sessions", lambda *_: [folder / "session-1"])
     monkeypatch.setattr(run, "_resume", lambda *_: [])
     run.run_study(load_study(path), folder)
     monkeypatch.setattr(

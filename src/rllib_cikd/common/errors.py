@@ -25,7 +25,7 @@ class NotFinite(EnvironmentFault):
     """A number that is not finite, such as a diverging simulation gives."""
 
 
-class DamagedCheckpoint(ValueError):
+class DamagedCheckpoint(CommandError):
     """A checkpoint is not whole: a part of it is missing, cut short or changed."""
 
 

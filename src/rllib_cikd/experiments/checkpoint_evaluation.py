@@ -206,10 +206,7 @@ def _summary(played: dict[str, dict[str, np.ndarray]], elected: str | None) -> d
 def _load(path: Path, num_episodes: int, seed: int | None) -> Algorithm:
     """Loads the algorithm without the env runners, learners and GPUs that trained it."""
     if (path / MANIFEST).is_file():  # then it is CIKD's
-        try:
-            check_checkpoint(str(path), needed=lambda name: "/" not in name)
-        except DamagedCheckpoint as error:
-            raise CommandError(str(error)) from error
+        check_checkpoint(str(path), needed=lambda name: "/" not in name)
     try:
         with (path / Algorithm.CLASS_AND_CTOR_ARGS_FILE_NAME).open("rb") as file:
             ctor = pickle.load(file)
@@ -238,8 +235,8 @@ def _load(path: Path, num_episodes: int, seed: int | None) -> Algorithm:
         else:
             algorithm.restore_from_path(str(path))
         return algorithm
-    except DamagedCheckpoint as error:
-        raise CommandError(str(error)) from error
+    except DamagedCheckpoint:
+        raise
     except Exception as error:
         raise CommandError(
             f"{path}: could not be restored: {type(error).__name__}: {error}"

@@ -10,7 +10,6 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.train._internal.checkpoint_manager import _CheckpointManager
 from ray.train._internal.session import _TrainingResult
 from ray.tune.experiment import Trial
+from ray.tune.utils import flatten_dict
 
 from rllib_cikd.cikd import CIKD
 from rllib_cikd.common.errors import DamagedCheckpoint
@@ -141,16 +141,19 @@ def drop_results_after(trial: Path, iteration: int) -> None:
     """Leaves the results of each iteration up to this one, once, in `result.json` and
     `progress.csv` of a trial's folder."""
     results, progress = trial / "result.json", trial / "progress.csv"
-    if results.is_file():
-        lines = (json.dumps(row) for i, row in _json_rows(results).items() if i <= iteration)
-        write_whole(results, "".join(f"{line}\n" for line in lines))
+    if not results.is_file():
+        return
+    rows = [row for i, row in _json_rows(results).items() if i <= iteration]
+    write_whole(results, "".join(f"{json.dumps(row)}\n" for row in rows))
     if progress.is_file():
-        header, *rows = csv.reader(io.StringIO(progress.read_text(), newline=""))
-        kept = _by_iteration(
-            (dict(zip(header, row, strict=True)), row) for row in rows if len(row) == len(header)
-        )
+        header = next(csv.reader(io.StringIO(progress.read_text(), newline="")), [])
+        flat = [flatten_dict({k: v for k, v in row.items() if k != "config"}) for row in rows]
         text = io.StringIO(newline="")
-        csv.writer(text).writerows([header, *(row for i, row in kept.items() if i <= iteration)])
+        writer = csv.DictWriter(
+            text, dict.fromkeys([*header, *(key for row in flat for key in row)])
+        )
+        writer.writeheader()
+        writer.writerows(flat)
         write_whole(progress, text.getvalue())
 
 
@@ -162,11 +165,7 @@ def _json_rows(file: Path) -> dict[int, dict[str, Any]]:
             rows.append(json.loads(line))
         except ValueError:
             continue
-    return _by_iteration((row, row) for row in rows)
-
-
-def _by_iteration(rows: Iterable[tuple[Mapping[str, Any], Any]]) -> dict[int, Any]:
-    return {int(fields[ITERATION]): row for fields, row in rows if fields.get(ITERATION)}
+    return {int(row[ITERATION]): row for row in rows if row.get(ITERATION)}
 
 
 def _complete(folders: list[Path]) -> list[Path]:

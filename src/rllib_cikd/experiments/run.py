@@ -37,7 +37,7 @@ from rllib_cikd.experiments.recorded_run import differences, raise_goals, record
 from rllib_cikd.experiments.resume import mend_run, restore_tuner
 from rllib_cikd.experiments.run_lock import Locked, RunLock
 from rllib_cikd.experiments.stop_criteria import flatten_stop
-from rllib_cikd.experiments.tune_record import RecordKeeper
+from rllib_cikd.experiments.tune_record import ProgressFile, RecordKeeper
 
 # Beyond a few threads, updates of small networks do not get faster.
 _MAX_CPUS_OF_MAIN_PROCESS = 4
@@ -336,6 +336,7 @@ def _new_tuner(
             callbacks=[
                 progress,
                 RecordKeeper(),
+                ProgressFile(),
                 ModulesKeeper(modules),
                 interrupt.EndedByASignal(),
             ],

@@ -6,6 +6,7 @@ run killed in the middle of that leaves a file cut short, and `Tuner.restore` ca
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import re
@@ -15,6 +16,7 @@ from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
+from ray.tune.logger import CSVLoggerCallback
 
 from rllib_cikd.common.files import write_whole
 from rllib_cikd.common.result_keys import ITERATION
@@ -73,6 +75,20 @@ class RecordKeeper(tune.Callback):
         self._copied = keep_record(Path(storage.experiment_fs_path), self._copied)
         end = time.monotonic()
         self._next_copy_at = end + (end - start) / _MAX_SHARE
+
+
+class ProgressFile(CSVLoggerCallback):
+    """Tune's `progress.csv`, of a resumed trial with the columns that it has.
+
+    Tune writes the values of the first result after a resume, whatever the file's header says.
+    """
+
+    def _setup_trial(self, trial: Trial) -> None:
+        super()._setup_trial(trial)
+        if self._trial_continue[trial]:
+            with Path(trial.local_path or "", "progress.csv").open(newline="") as file:
+                header = next(csv.reader(file))
+            self._trial_csv[trial] = csv.DictWriter(self._trial_files[trial], header)
 
 
 def _copy_results(trial: Trial) -> None:

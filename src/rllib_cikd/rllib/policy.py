@@ -22,6 +22,7 @@ from rllib_cikd.rllib.action_map import ActionMap
 from rllib_cikd.rllib.checkpoint_files import find_checkpoint, unreadable
 from rllib_cikd.rllib.environment import make_task
 from rllib_cikd.rllib.exported import is_exported, read_exported
+from rllib_cikd.rllib.manifest import MANIFEST, MEMBERS, check_checkpoint
 from rllib_cikd.rllib.observation_map import ObservationMap
 from rllib_cikd.rllib.restore import StoredRun, checkpoint_path
 from rllib_cikd.rllib.task import Task
@@ -114,7 +115,8 @@ def read_member(checkpoint: str | Path | Checkpoint, member: str | int) -> Store
     except Exception as error:  # whatever a user's environment raises
         raise CommandError(f"{path}: {error}") from error
     task.close()
-    module = RLModule.from_checkpoint(path / "learner_group" / "learner" / "rl_module" / chosen)
+    check_checkpoint(str(path), needed=lambda name: name.startswith(f"{MEMBERS}/{chosen}/"))
+    module = RLModule.from_checkpoint(path / MEMBERS / chosen)
     return StoredMember(path, chosen, module, task, config, history)
 
 
@@ -140,8 +142,8 @@ def load_policy(
         seed: Of the draws; None for another one each time.
 
     Raises:
-        ValueError: If there is no checkpoint of CIKD or no such member, or if the environment
-            cannot be made in this process.
+        ValueError: If there is no checkpoint of CIKD or no such member, if what is needed of it is
+            damaged, or if the environment cannot be made in this process.
     """
     folder = checkpoint_path(checkpoint)
     if is_exported(Path(folder)):
@@ -166,8 +168,10 @@ def _read(path: Path) -> tuple[AlgorithmConfig, History]:
     """The config and history of a checkpoint.
 
     Raises:
-        CommandError: If it is not one of CIKD.
+        CommandError: If it is not one of CIKD, or damaged.
     """
+    if (path / MANIFEST).is_file():  # else it may be another algorithm's
+        _check_own_files(path)
     try:
         config: Any = StoredRun(str(path)).config()
         state = pickle.loads((path / "algorithm_state.pkl").read_bytes())
@@ -179,9 +183,14 @@ def _read(path: Path) -> tuple[AlgorithmConfig, History]:
             f"{path}: load_policy needs a checkpoint of CIKD; this is one of "
             f"{config.algo_class.__name__}."
         )
+    _check_own_files(path)
     history = History(config.ensemble_size, config.return_window)
     history.set_state(history_state)
     return config, history
+
+
+def _check_own_files(path: Path) -> None:
+    check_checkpoint(str(path), needed=lambda name: "/" not in name)
 
 
 def _chosen(member: str | int, config: Any, history: History) -> str:

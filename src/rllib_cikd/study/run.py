@@ -28,7 +28,7 @@ from rllib_cikd.experiments import interrupt
 from rllib_cikd.experiments.kept_modules import ModulesKeeper
 from rllib_cikd.experiments.outcome import state
 from rllib_cikd.experiments.resume import mend_run, restore_tuner
-from rllib_cikd.experiments.tune_record import RecordKeeper
+from rllib_cikd.experiments.tune_record import ProgressFile, RecordKeeper
 from rllib_cikd.study.plan import Cell, Study
 from rllib_cikd.study.raw_figures import write_raw
 from rllib_cikd.study.study_progress import StudyProgress
@@ -152,6 +152,7 @@ def _start(study: Study, cells: Sequence[Cell], session: Path) -> list[tune.Resu
                 RawWriter(session.parent / "raw", cells),
                 StudyProgress(study.name, steps),
                 RecordKeeper(),
+                ProgressFile(),
                 ModulesKeeper(study.modules),
                 interrupt.EndedByASignal(),
             ],
