@@ -33,6 +33,16 @@ def windowed(last: int, horizon: float = np.inf, warm_up: bool = False) -> Calla
     return rule
 
 
+def recent_or_last(last: int, horizon: float) -> Callable:
+    """`windowed`; where a member has no episode that recent, its last one."""
+    recent, only_last = windowed(last, horizon), windowed(1)
+
+    def rule(phase: pd.DataFrame, episodes: pd.DataFrame) -> pd.Series:
+        return recent(phase, episodes).fillna(only_last(phase, episodes))
+
+    return rule
+
+
 def column(name: str) -> Callable:
     return lambda phase, episodes: phase[name]
 
@@ -49,10 +59,13 @@ def both(phase: pd.DataFrame, episodes: pd.DataFrame) -> pd.Series:
 RULES: dict[str, Callable] = {
     "R_k, last 5 episodes, warm-up included (the paper)": windowed(5, warm_up=True),
     "R_k, last 5 episodes, without the warm-up (default)": windowed(5),
+    "last 3 episodes": windowed(3),
     "last 2 episodes": windowed(2),
     "last episode": windowed(1),
     "last 5 episodes, none older than 10,000 steps": windowed(5, 10_000),
     "last 5 episodes, none older than 5,000 steps": windowed(5, 5_000),
+    "the same with 10,000, else a member's last episode": recent_or_last(5, 10_000),
+    "the same with 5,000, else a member's last episode": recent_or_last(5, 5_000),
     "Q of the member's actions, all critics, whole buffer": column("q_all"),
     "Q of the member's actions, all critics, last 5,000 states": column("q_recent"),
     "Q by the others' critics": column("q_all_others"),

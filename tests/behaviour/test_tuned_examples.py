@@ -140,10 +140,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 #: Comparisons that the paper has not.
-BEYOND_THE_PAPER = ["vanilla-sac-matched", "ensemble-sac-softmax"]
+BEYOND_THE_PAPER = ["vanilla-sac-matched", "ensemble-sac-softmax", "cikd-window-3"]
 
 
-def test_the_variants_are_those_of_the_paper_and_two_more():
+def test_the_variants_are_those_of_the_paper_and_three_more():
     stated = yaml.safe_load((ROOT / "studies" / "variants.yaml").read_text())
     assert [name for name in stated if name not in BEYOND_THE_PAPER] == list(VARIANTS)
     assert set(BEYOND_THE_PAPER) < set(stated)
@@ -153,6 +153,10 @@ def test_a_matched_lone_agent_makes_three_gradient_steps_a_step():
     config = load_config(PENDULUM, variant="vanilla-sac-matched")
     assert (config.ensemble_size, config.knowledge_sharing) == (1, "none")
     assert config.updates_per_step == 3.0
+
+
+def test_a_teacher_elected_by_three_episodes():
+    assert load_config(PENDULUM, variant="cikd-window-3").return_window == 3
 
 
 def test_softmax_selection_without_teaching():

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import typer
 
 from rllib_cikd.experiments.ray_messages import WORKER_LINES
 
@@ -89,3 +90,25 @@ def test_a_failed_trial_is_reported(runs):
     assert f"its log: {log}" in stderr
     assert f"rllib train file bad.yaml --resume --storage-path {folder}/results" in stderr
     assert "rllib evaluate" not in stdout
+
+
+def test_settings_one_by_one():
+    from rllib_cikd.cli.train import _settings
+
+    texts = ["actor_lr=1e-4", "env_config.size=5", "env_config.name=a=b", "hiddens=[64, 64]", "x="]
+    assert _settings(texts) == {
+        "actor_lr": 1e-4,
+        "env_config": {"size": 5, "name": "a=b"},
+        "hiddens": [64, 64],
+        "x": None,
+    }
+    for text, words in (
+        ("actor_lr", "KEY=VALUE"),
+        (".a=1", "KEY=VALUE"),
+        ("a.b.=1", "KEY=VALUE"),
+        ("a=[1", "flow sequence"),
+    ):
+        with pytest.raises(typer.BadParameter, match=words):
+            _settings([text])
+    with pytest.raises(typer.BadParameter, match="has a value already"):
+        _settings(["a=1", "a.b=2"])

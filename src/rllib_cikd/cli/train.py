@@ -23,12 +23,35 @@ def _json_object(text: str) -> dict[str, Any]:
     return value
 
 
+def _settings(texts: list[str] | None) -> dict[str, Any]:
+    """Settings given as `key=value`; dots in a key lead into a mapping."""
+    from rllib_cikd.experiments.yaml_file import read_value
+
+    settings: dict[str, Any] = {}
+    for text in texts or ():
+        path, equals, value = text.partition("=")
+        if not equals or not all(path.split(".")):
+            raise typer.BadParameter(f"--set {text}: give KEY=VALUE, such as actor_lr=1e-4")
+        *folders, key = path.split(".")
+        place = settings
+        for folder in folders:
+            place = place.setdefault(folder, {})
+            if not isinstance(place, dict):
+                raise typer.BadParameter(f"--set {text}: {folder} has a value already")
+        try:
+            place[key] = read_value(value)
+        except ValueError as error:
+            raise typer.BadParameter(f"--set {text}: {error}") from error
+    return settings
+
+
 EXAMPLES = """\b
 Examples:
   rllib train example cikd-halfcheetah
   rllib train file tuned_examples/cikd-pendulum.yaml
   rllib train file tuned_examples/cikd-pendulum.yaml --resume
   rllib train file tuned_examples/cikd-pendulum.yaml --variant ensemble-sac
+  rllib train file my.yaml --set actor_lr=1e-4 --set model_config.fcnet_hiddens=[64,64]
   rllib train file my.yaml --config '{"seed": {"grid_search": [0, 1, 2]}}'
 """
 
@@ -63,6 +86,15 @@ def train_file(
             parser=_json_object,
             metavar="JSON",
             help="Settings of the algorithm, merged over the file's.",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="One setting, written as in YAML, over those of --config; may be given again. A "
+            "key with dots leads into a mapping: env_config.size=5.",
         ),
     ] = None,
     variant: Annotated[
@@ -132,7 +164,7 @@ def train_file(
     return train(
         file,
         stop=stop,
-        config=config,
+        config={**(config or {}), **_settings(settings)} or None,
         variant=variant,
         num_samples=num_samples,
         checkpoint_freq=checkpoint_freq,

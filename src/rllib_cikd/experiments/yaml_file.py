@@ -35,6 +35,18 @@ Loader.add_implicit_resolver(
 )
 
 
+def read_value(text: str) -> Any:
+    """A value as it would stand in a YAML file, such as `1e-4`, `true` or `[64, 64]`.
+
+    Raises:
+        ValueError: If it is not valid YAML.
+    """
+    try:
+        return yaml.load(text, Loader)
+    except (yaml.YAMLError, CommandError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
 def read_yaml(path: Path) -> Any:
     """The content of a YAML file.
 
