@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import envs
+import points
 import pytest
 from helpers import MEMBERS, SMALL_RUN, plain_values, small_config
 from ray.tune.registry import get_trainable_cls
@@ -36,7 +37,7 @@ def test_three_ways_to_construct_agree(build, tmp_path):
         other.stop()
 
 
-@pytest.mark.parametrize(("env", "words"), [(None, "env"), ("CartPole-v1", "discrete actions")])
+@pytest.mark.parametrize(("env", "words"), [(None, "env"), (points.Buttons, "MultiBinary")])
 def test_an_environment_that_cannot_be_used_is_named(ray_cluster, env, words):
     with pytest.raises(ValueError, match=words):
         small_config(env).build_algo()

@@ -6,6 +6,7 @@ import time
 
 import envs
 import numpy as np
+import points
 import pytest
 import ray
 from helpers import MEMBERS, learner_of, rows_of, small_config
@@ -286,6 +287,6 @@ def test_broken_remote_environment_stops_the_run(build):
 
 
 def test_unsupported_remote_environment_is_named(ray_cluster):
-    config = small_config("CartPole-v1").env_runners(num_env_runners=1)
-    with pytest.raises(ValueError, match="discrete actions need another algorithm"):
+    config = small_config(points.Buttons).env_runners(num_env_runners=1)
+    with pytest.raises(ValueError, match="MultiBinary is not supported"):
         config.build_algo()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rllib_cikd.common.errors import CommandError, did_you_mean
-from rllib_cikd.experiments.packaged import STUDIES, VARIANTS, packaged
+from rllib_cikd.experiments.packaged import STUDIES, VARIANTS, packaged_names
 from rllib_cikd.experiments.yaml_file import read_yaml
 
 #: Where variants are stated, seen from the folder of an experiment file or one above it.
@@ -26,12 +26,7 @@ def load_variant(name: str, experiment_file: Path) -> dict[str, Any]:
     """
     folders = experiment_file.resolve().parents
     path = next((f / VARIANTS_FILE for f in folders if (f / VARIANTS_FILE).is_file()), None)
-    path = path or packaged(STUDIES, VARIANTS)
-    if path is None:
-        raise CommandError(
-            f"variant {name!r}: there is no {VARIANTS_FILE} in {folders[0]} or above it. Give its "
-            "settings with --config instead, or put that file beside your experiments."
-        )
+    path = path or packaged_names(STUDIES)[VARIANTS]
     variants = read_yaml(path)
     if not isinstance(variants, dict) or not all(isinstance(v, dict) for v in variants.values()):
         raise CommandError(f"{path}: its form is `variant-name: {{setting: value, ...}}`.")
