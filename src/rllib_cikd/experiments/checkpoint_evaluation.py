@@ -183,7 +183,7 @@ def format_evaluation(evaluation: dict[str, Any]) -> str:
         "mean": "mean of all members",
         "elected": f"{elected or 'none yet'}: the best by its last training episodes",
     }
-    for who in SUMMARIES:
+    for who in [who for who in SUMMARIES if summary_key(who) in summary]:
         lines.append(f"{who:8}{_decimal(summary[summary_key(who)]):>10}  {explained[who]}")
     lines += [f"video: {video}" for video in evaluation.get("videos", [])]
     return "\n".join(lines)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import shutil
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,11 +36,14 @@ from rllib_cikd.rllib.exported import (
 )
 from rllib_cikd.rllib.lockstep import play_episodes
 from rllib_cikd.rllib.policy import StoredMember, read_member
+from rllib_cikd.rllib.settings.honoured import HONOURED
 
 #: Of `--format`, with the file's name.
 FILES = {"onnx": "policy.onnx", "pt2": "policy.pt2", "safetensors": WEIGHTS}
 #: How far an exported network's actions may be from the member's, over the range of actions.
 TOLERANCE = 1e-5
+#: Settings that stand in the description by themselves, or matter for training's speed alone.
+_SAID_ELSEWHERE = {"env", "env_config", "seed", "num_cpus_for_main_process", "policies"}
 #: Observations on which they are compared.
 _NUM_COMPARED = 256
 
@@ -136,17 +141,21 @@ def _write(folder: Path, form: str, stored: StoredMember, observations: torch.Te
     try:
         import onnxruntime
 
-        torch.onnx.export(
-            network,
-            (sample,),
-            str(path),
-            input_names=["observation"],
-            output_names=["action"],
-            dynamic_shapes=({0: batch},),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+        # It tells of vision operators that are not needed, and of its own use of PyTorch.
+        logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            torch.onnx.export(
+                network,
+                (sample,),
+                str(path),
+                input_names=["observation"],
+                output_names=["action"],
+                dynamic_shapes=({0: batch},),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
     except ImportError as error:
         raise CommandError(
             f"{error.name} is not installed: `pip install 'rllib-cikd[export]'`."
@@ -223,8 +232,8 @@ def _describe(
         "seed": stored.config.seed,
         "settings": {
             key: _plain(value)
-            for key, value in config.items()
-            if key in default and repr(value) != repr(default[key]) and not key.startswith("_")
+            for key, value in sorted(config.items())
+            if key in HONOURED.keys() - _SAID_ELSEWHERE and repr(value) != repr(default.get(key))
         },
         "versions": {
             **{"rllib-cikd": __version__, "ray": ray.__version__, "torch": torch.__version__},

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from rllib_cikd.common.errors import CommandError
-from rllib_cikd.common.result_keys import STEPS, SUMMARIES, summary_key
+from rllib_cikd.common.result_keys import STEPS, summary_key
 from rllib_cikd.config import CIKDConfig
 from rllib_cikd.rllib.environment import make_task
 from rllib_cikd.rllib.evaluation import evaluation_seeds
@@ -52,6 +52,6 @@ def evaluate_exported(folder: Path, num_episodes: int, seed: int | None) -> dict
         "seed": seed,
         "best_policy": member,
         "elected_policy": None,
-        "summary": {summary_key(who): mean for who in SUMMARIES},
+        "summary": {summary_key("mean"): mean},
         "members": {member: {"returns": returns[0].tolist(), "lengths": lengths[0].tolist()}},
     }
