@@ -19,7 +19,7 @@ from typing import Any
 import measure
 import torch
 
-from rllib_cikd.engine import native
+from rllib_cikd.engine import library
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from reference_sac import Minibatch, ReferenceSAC
@@ -49,7 +49,7 @@ def plain_agents(ensemble_size: int, buffer: measure.ReplayBuffer) -> Callable[[
 
 def main() -> None:
     args = measure.arguments(__doc__, members=[1, 3, 5], threads=[1, 2], rounds=9, repeats=20)
-    print(native.describe())
+    print(library.describe())
     report: dict[str, dict] = {}
     for threads in args.threads:
         torch.set_num_threads(threads)

@@ -83,7 +83,7 @@ class CIKD(CheckpointedSAC):
         """
         # Phase 2: in each episode, the member drawn for it acts.
         chunks = self._sample()
-        before = self.history.env_steps
+        before = self._env_steps
         # R_k: mean return of the last M episodes of member k.
         transitions = self._record(chunks)
         if transitions:
@@ -101,23 +101,28 @@ class CIKD(CheckpointedSAC):
         """A fragment from every env runner; empty if all of them failed (RLlib restarts them)."""
         if self.config.policy_selection != "uniform":
             probabilities = selection_probabilities(
-                self.config.policy_selection, self.history.returns.means(), self.history.env_steps
+                self.config.policy_selection, self.history.returns.means(), self._env_steps
             )
             self.env_runner_group.foreach_env_runner(
                 lambda runner: setattr(runner, "selection_probabilities", probabilities)
             )
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             fragments = self._sampler.sample(self._acts_randomly)
-        raise_faults(fragments, self.history.env_steps)
+        raise_faults(fragments, self._env_steps)
         self.history.env_steps_lost += sum(fragment.lost for fragment in fragments)
         if fragments:
             self.metrics.aggregate([f.metrics for f in fragments], key=ENV_RUNNER_RESULTS)
         return [chunk for fragment in fragments for chunk in fragment.chunks]
 
     @property
+    def _env_steps(self) -> int:
+        """Environment steps so far whose transitions were stored."""
+        return self.history.env_steps
+
+    @property
     def _acts_randomly(self) -> bool:
         """Whether the warm-up is still under way."""
-        return self.history.env_steps < self.config.random_steps
+        return self._env_steps < self.config.random_steps
 
     def _record(self, chunks: list[Chunk]) -> dict[str, np.ndarray]:
         """Counts steps and finished episodes; returns the transitions."""
@@ -145,7 +150,7 @@ class CIKD(CheckpointedSAC):
                 episodes=[],  # RLlib wants one of its own forms of data; ours are the transitions
                 transitions=transitions,
                 num_updates=num_updates,
-                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.history.env_steps},
+                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self._env_steps},
             )
         # RLlib hides a remote learner's exception and would go on without learning.
         if len(results) != max(1, config.num_learners):
@@ -168,7 +173,7 @@ class CIKD(CheckpointedSAC):
         if teacher is None:
             self.history.num_skipped_phases += 1
             if not any(self.history.episodes):
-                self._endless_episodes.phase_skipped(self.history.env_steps)
+                self._endless_episodes.phase_skipped(self._env_steps)
         return teacher
 
     def _share_knowledge(self, teacher: int) -> None:
@@ -238,7 +243,7 @@ class CIKD(CheckpointedSAC):
     ) -> Played:
         seeds = None if seed is None else [seed]
         if seeds is None and self.config.seed is not None:
-            seeds = [self.config.seed, self.history.env_steps]
+            seeds = [self.config.seed, self._env_steps]
         group = self.eval_env_runner_group or self.env_runner_group
         self._sync_weights(group)
         remote = group.healthy_worker_ids() if self.eval_env_runner_group else []
@@ -260,7 +265,7 @@ class CIKD(CheckpointedSAC):
         self._before_evaluate()
         self._call_back("on_evaluate_start")
         returns, lengths, metrics = self._play_evaluation(callbacks=True)
-        results = summarize(returns, lengths, self.history.elected, self.history.env_steps)
+        results = summarize(returns, lengths, self.history.elected, self._env_steps)
         if metrics:
             self._callback_metrics.aggregate(metrics)
             results["env_runners"] = self._callback_metrics.compile() | results["env_runners"]
@@ -283,7 +288,7 @@ class CIKD(CheckpointedSAC):
         """One iteration; the result always has the last evaluation's figures, NaN before it."""
         results = super().step()
         # One counter for all: that of stored transitions.
-        results[keys.STEPS] = results[keys.TIMESTEPS_TOTAL] = self.history.env_steps
+        results[keys.STEPS] = results[keys.TIMESTEPS_TOTAL] = self._env_steps
         if self.config.evaluation_interval:
             results |= scores(results)
             if "evaluation" in results:

@@ -15,11 +15,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from rllib_cikd.engine import library as engine_library
 from rllib_cikd.engine import native
 from rllib_cikd.engine.perceptrons import StackedPerceptrons
 
 pytestmark = pytest.mark.skipif(
-    not native.computes(torch.zeros(1)), reason=f"without the library: {native.describe()}"
+    not native.computes(torch.zeros(1)), reason=f"without the library: {engine_library.describe()}"
 )
 
 SIMD = ("avx512", "avx2", "baseline")
@@ -40,8 +41,8 @@ def threads() -> Iterator[Callable[[int], None]]:
 @pytest.fixture
 def simd() -> Iterator[Callable[[str], bool]]:
     """Changes the library's kernels; tells whether this processor has those."""
-    library = native._library()
-    name = native._load()[1]
+    library = engine_library.loaded()
+    name = engine_library.load()[1]
 
     def choose(kind: str) -> bool:
         return library.engine_choose(SIMD.index(kind)) is not None
@@ -225,24 +226,24 @@ def test_a_row_s_result_does_not_depend_on_the_others(threads):
 def test_pytorch_takes_one_thread_while_the_library_has_them_all(threads, monkeypatch):
     told: list[int] = []
     monkeypatch.setattr(
-        native,
-        "_load",
+        engine_library,
+        "load",
         lambda: (types.SimpleNamespace(engine_follow=lambda *args: told.append(args[-1])), ""),
     )
     target, source = torch.zeros(2, 3)
     threads(2)
-    with native.all_threads():
+    with engine_library.all_threads():
         native.follow(target, source, 0.5)
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 2
     native.follow(target, source, 0.5)
     threads(1)
-    with native.all_threads():
+    with engine_library.all_threads():
         native.follow(target, source, 0.5)
     assert told == [2, 2, 1]
-    monkeypatch.setattr(native, "_load", lambda: (None, "it was not built"))
+    monkeypatch.setattr(engine_library, "load", lambda: (None, "it was not built"))
     threads(2)
-    with native.all_threads():
+    with engine_library.all_threads():
         assert torch.get_num_threads() == 2, "the plain engine uses PyTorch's threads"
 
 
@@ -445,17 +446,17 @@ def test_kernels_are_chosen_by_an_environment_variable(kind, simd, monkeypatch):
     if not simd(kind):
         pytest.skip("not on this processor")
     monkeypatch.setenv("RLLIB_CIKD_SIMD", kind)
-    library, name = native._load.__wrapped__()
+    library, name = engine_library.load.__wrapped__()
     assert library is not None
     assert name in {"avx512": {"AVX-512"}, "avx2": {"AVX2"}, "baseline": {"baseline", "NEON"}}[kind]
 
 
 def test_the_plain_engine_is_chosen_by_an_environment_variable(monkeypatch):
     monkeypatch.setenv("RLLIB_CIKD_ENGINE", "plain")
-    monkeypatch.setattr(native, "_load", native._load.__wrapped__)
+    monkeypatch.setattr(engine_library, "load", engine_library.load.__wrapped__)
     assert not native.computes(torch.zeros(1))
-    assert "plain PyTorch" in native.describe()
-    assert "RLLIB_CIKD_ENGINE=plain is set" in native.describe()
+    assert "plain PyTorch" in engine_library.describe()
+    assert "RLLIB_CIKD_ENGINE=plain is set" in engine_library.describe()
 
 
 @pytest.mark.parametrize(
@@ -465,15 +466,15 @@ def test_the_plain_engine_is_chosen_by_an_environment_variable(monkeypatch):
 def test_a_choice_that_is_none(variable, choices, monkeypatch):
     monkeypatch.setenv(variable, "fast")
     with pytest.raises(ValueError, match=f"{variable}=fast must be one of: {choices}"):
-        native._load.__wrapped__()
+        engine_library.load.__wrapped__()
 
 
 def test_without_a_library(monkeypatch, tmp_path):
-    monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
-    monkeypatch.setattr(native, "_load", native._load.__wrapped__)
+    monkeypatch.setattr(engine_library, "__file__", str(tmp_path / "library.py"))
+    monkeypatch.setattr(engine_library, "load", engine_library.load.__wrapped__)
     assert not native.computes(torch.zeros(1))
-    assert "plain PyTorch" in native.describe()
-    assert "install a C++ compiler" in native.describe()
+    assert "plain PyTorch" in engine_library.describe()
+    assert "install a C++ compiler" in engine_library.describe()
     perceptrons = stack(2, [3, 8, 2])
     assert type(perceptrons(torch.randn(2, 4, 3)).grad_fn).__name__ != "_NativeBackward"
     monkeypatch.setenv("RLLIB_CIKD_ENGINE", "native")
@@ -483,8 +484,8 @@ def test_without_a_library(monkeypatch, tmp_path):
 
 def test_a_file_that_is_no_library(monkeypatch, tmp_path):
     Path(tmp_path / "libengine.so").write_text("not a library")
-    monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
-    library, words = native._load.__wrapped__()
+    monkeypatch.setattr(engine_library, "__file__", str(tmp_path / "library.py"))
+    library, words = engine_library.load.__wrapped__()
     assert library is None
     assert "cannot be used" in words
 

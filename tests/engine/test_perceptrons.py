@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rllib_cikd.algorithm.perceptron import perceptron as mlp
-from rllib_cikd.engine import native
+from rllib_cikd.engine import library, native
 from rllib_cikd.engine.perceptrons import StackedPerceptrons
 
 N, B, IN, OUT = 3, 7, 5, 2
@@ -23,10 +23,10 @@ def engine(request, monkeypatch) -> str:
     """The native engine has float32 alone; the plain one is looked at in float64."""
     torch.manual_seed(0)
     if request.param == "plain":
-        monkeypatch.setattr(native, "_load", lambda: (None, "a test took it away."))
+        monkeypatch.setattr(library, "load", lambda: (None, "a test took it away."))
         torch.set_default_dtype(torch.float64)
     else:
-        assert native.computes(torch.zeros(1)), native.describe()
+        assert native.computes(torch.zeros(1)), library.describe()
     yield request.param
     torch.set_default_dtype(torch.float32)
 

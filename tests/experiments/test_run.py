@@ -154,9 +154,11 @@ def test_a_signal_ends_a_run_after_a_checkpoint(tmp_path, number, options, exit_
 
 
 def test_the_second_signal_ends_at_once(tmp_path):
-    process = start_long_run(tmp_path, "--checkpoint-freq", "0", checkpoint=None)
+    long_iterations = json.dumps({"min_sample_timesteps_per_iteration": 1000})
+    options = ["--checkpoint-freq", "0", "--config", long_iterations]
+    process = start_long_run(tmp_path, *options, checkpoint=None)
     os.kill(process.pid, signal.SIGINT)
-    time.sleep(0.05)
+    time.sleep(0.05)  # the iteration goes on for seconds
     os.kill(process.pid, signal.SIGINT)
     code, _, stderr = finish(process)
     assert code == 130

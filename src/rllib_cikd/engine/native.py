@@ -1,31 +1,16 @@
-"""The engine's native library: what it computes, and whether it is there.
-
-The library is C++ of this project (`native/`), compiled when the package is installed. It works on
-float32 tensors on the CPU. Where it is missing, `perceptrons` and `optimizer` compute the same with
-PyTorch's operations.
-
-Two environment variables change what is chosen when the library is first needed:
-
-- `RLLIB_CIKD_ENGINE`: `auto` (default), `native` (an error if it is missing), or `plain`.
-- `RLLIB_CIKD_SIMD`: `avx512`, `avx2` or `baseline`; by default the first that the processor has.
-
-Results do not depend on the number of threads, nor on whether AVX-512 or AVX2 is used.
-"""
+"""What the engine's native library computes, on float32 tensors on the CPU."""
 
 from __future__ import annotations
 
 import ctypes
-import functools
 import math
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
+
+from rllib_cikd.engine.library import Integer, is_there, loaded, num_threads
 
 #: What a forward pass keeps for the backward pass.
 NOTHING, FOR_INPUTS, FOR_PARAMETERS = range(3)
@@ -33,21 +18,16 @@ NOTHING, FOR_INPUTS, FOR_PARAMETERS = range(3)
 MAX_LAYERS = 64
 
 _ACTIVATIONS = ("relu", "tanh", "elu")
-_SIMD = ("avx512", "avx2", "baseline")
 
-_Integer, _Float, _Address = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
-_SHAPE = [_Integer, _Integer, _Address, ctypes.c_int, _Integer, ctypes.c_int]
-_FUNCTIONS = {
-    "engine_choose": (ctypes.c_char_p, [ctypes.c_int]),
-    "engine_kept": (_Integer, _SHAPE),
-    "engine_forward": (
-        ctypes.c_int,
-        [*_SHAPE, *[_Address] * 2, *[_Integer] * 3, *[_Address] * 2, _Integer],
-    ),
-    "engine_backward": (ctypes.c_int, [*_SHAPE, *[_Address] * 5, *[_Integer] * 2]),
-    "engine_adam": (None, [*[_Address] * 4, _Integer, *[_Float] * 6, _Integer]),
-    "engine_follow": (None, [_Address, _Address, _Float, _Integer, _Integer]),
-}
+
+def computes(tensor: Tensor) -> bool:
+    """Whether the library is there and computes with this tensor's type, on its device."""
+    return (
+        tensor.dtype == torch.float32
+        and tensor.device.type == "cpu"
+        and type(tensor) in (Tensor, Parameter)  # others, such as fake ones, may have no memory
+        and is_there()
+    )
 
 
 class Shape:
@@ -73,7 +53,7 @@ class Shape:
         self.networks, self.widths = networks, tuple(widths)
         pairs = list(zip(self.widths, self.widths[1:], strict=False))
         self.parameters = networks * sum((a + 1) * b for a, b in pairs)
-        self._widths = (_Integer * len(self.widths))(*self.widths)
+        self._widths = (Integer * len(self.widths))(*self.widths)
         self._arguments = (
             networks,
             len(pairs),
@@ -102,95 +82,6 @@ class Kept:
         if len(spare) > 4:  # as batch sizes come and go
             spare.clear()
         spare.setdefault(self._size, []).append(self._memory)
-
-
-def computes(tensor: Tensor) -> bool:
-    """Whether the library is there and computes with this tensor's type, on its device."""
-    return (
-        tensor.dtype == torch.float32
-        and tensor.device.type == "cpu"
-        and type(tensor) in (Tensor, Parameter)  # others, such as fake ones, may have no memory
-        and _load()[0] is not None
-    )
-
-
-def describe() -> str:
-    """One line: which engine computes on the CPU; if it is the plain one, why and what to do."""
-    library, words = _load()
-    if library is not None:
-        return f"engine: native, {words}"
-    return f"engine: plain PyTorch, slower than the native one: {words}"
-
-
-@functools.cache
-def _load() -> tuple[ctypes.CDLL | None, str]:
-    """The library and its kernels' name; or None and the reason."""
-    wish = _choice("RLLIB_CIKD_ENGINE", ("auto", "native", "plain"))
-    if wish == "plain":
-        return None, "RLLIB_CIKD_ENGINE=plain is set."
-    library, words = _open()
-    if library is None and wish == "native":
-        raise RuntimeError(f"RLLIB_CIKD_ENGINE=native is set, but {words}")
-    return library, words
-
-
-def _open() -> tuple[ctypes.CDLL | None, str]:
-    path = Path(__file__).with_name("libengine.so")
-    remedy = "install a C++ compiler (g++ or clang++) and then rllib-cikd again."
-    if not path.exists():
-        return None, f"it was not built when rllib-cikd was installed; {remedy}"
-    try:
-        library = ctypes.CDLL(str(path))
-        for name, (result, arguments) in _FUNCTIONS.items():
-            function = getattr(library, name)
-            function.restype, function.argtypes = result, arguments
-    except (OSError, AttributeError) as error:
-        return None, f"{path} cannot be used ({error}); {remedy}"
-    wish = _choice("RLLIB_CIKD_SIMD", ("", *_SIMD))
-    for place, simd in enumerate(_SIMD):
-        chosen = library.engine_choose(place) if wish in ("", simd) else None
-        if chosen is not None:
-            return library, chosen.decode()
-    raise RuntimeError(f"RLLIB_CIKD_SIMD={wish}: this processor does not have it; unset it.")
-
-
-def _choice(variable: str, choices: Sequence[str]) -> str:
-    value = os.environ.get(variable, choices[0])
-    if value not in choices:
-        named = ", ".join(choice for choice in choices if choice)
-        raise ValueError(f"{variable}={value} must be one of: {named}.")
-    return value
-
-
-_threads: ContextVar[int | None] = ContextVar("_threads", default=None)
-
-
-@contextmanager
-def all_threads() -> Iterator[None]:
-    """PyTorch's threads are the library's; PyTorch's own operations take one meanwhile.
-
-    What is left to PyTorch is small, and its threads spin for milliseconds after each piece, where
-    the library's should run (two fifths of the speed on two processors). Nor do its sums then
-    depend on the number of threads. Without the library nothing changes.
-    """
-    threads = torch.get_num_threads()
-    if threads == 1 or _load()[0] is None:
-        yield
-        return
-    _threads.set(threads)
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        _threads.set(None)
-
-
-def _library() -> ctypes.CDLL:
-    library, words = _load()
-    if library is None:
-        raise RuntimeError(f"The native engine is not there: {words}")
-    return library
 
 
 def _check(name: str, tensor: Tensor, shape: Sequence[int], contiguous: bool = True) -> None:
@@ -225,7 +116,7 @@ def forward(
     Raises:
         ValueError: If a tensor has another shape, type or device.
     """
-    library = _library()
+    library = loaded()
     inputs, outputs = shape.widths[0], shape.widths[-1]
     _check("parameters", parameters, (shape.parameters,))
     if x.dim() != 3 or x.numel() == 0:
@@ -247,7 +138,7 @@ def forward(
         x.stride(1),
         y.data_ptr(),
         kept.address if kept is not None else None,
-        _threads.get() or torch.get_num_threads(),
+        num_threads(),
     )
     _done(code)
     return y, kept
@@ -268,7 +159,7 @@ def backward(
         ValueError: If a tensor has another shape, type or device, or if the forward pass did not
             keep what the parameters' gradient needs.
     """
-    library, shape = _library(), kept.shape
+    library, shape = loaded(), kept.shape
     grad_y = grad_y.contiguous()
     _check("parameters", parameters, (shape.parameters,))
     _check("the gradient of y", grad_y, (shape.networks, kept.rows, shape.widths[-1]))
@@ -286,7 +177,7 @@ def backward(
         grad_parameters.data_ptr() if grad_parameters is not None else None,
         grad_x.data_ptr() if grad_x is not None else None,
         kept.inputs,
-        _threads.get() or torch.get_num_threads(),
+        num_threads(),
     )
     _done(code)
     return grad_x, grad_parameters
@@ -309,7 +200,7 @@ def adam(
     Raises:
         ValueError: If a tensor has another shape, type or device.
     """
-    library = _library()
+    library = loaded()
     for name, tensor in (
         ("parameters", parameters),
         ("the gradient", gradient),
@@ -332,7 +223,7 @@ def adam(
         1.0 - beta2,
         1.0 / math.sqrt(1.0 - beta2**step),
         epsilon,
-        _threads.get() or torch.get_num_threads(),
+        num_threads(),
     )
 
 
@@ -342,8 +233,80 @@ def follow(target: Tensor, source: Tensor, tau: float) -> None:
     Raises:
         ValueError: If a tensor has another shape, type or device.
     """
-    library = _library()
+    library = loaded()
     _check("the source", source, target.shape)
     _check("the target", target, target.shape)
-    threads = _threads.get() or torch.get_num_threads()
+    threads = num_threads()
     library.engine_follow(target.data_ptr(), source.data_ptr(), tau, target.numel(), threads)
+
+
+def sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A sample of tanh-squashed Gaussians, what its gradient needs, and its log-density.
+
+    Args:
+        mean, log_std: `[n, B, A]`, none of them 0; they may be parts of wider rows.
+        noise: Standard normal, `[n, B, A]`; its batches and rows may lie anywhere.
+
+    Returns:
+        Actions and deviations, `[n, B, A]`, and log-densities, `[n, B]`.
+
+    Raises:
+        ValueError: If a tensor has another shape, type or device.
+    """
+    library, shape = loaded(), mean.shape
+    mean, log_std = (x if _has_even_rows(x) else x.contiguous() for x in (mean, log_std))
+    noise = noise if noise.stride(2) == 1 else noise.contiguous()
+    for name, tensor in (("mean", mean), ("log std", log_std), ("noise", noise)):
+        _check(name, tensor, shape, contiguous=False)
+    actions, deviations = torch.empty(shape), torch.empty(shape)
+    log_densities = torch.empty(shape[:2])
+    library.engine_sample(
+        *shape,
+        mean.data_ptr(),
+        mean.stride(1),
+        log_std.data_ptr(),
+        log_std.stride(1),
+        noise.data_ptr(),
+        noise.stride(0),
+        noise.stride(1),
+        actions.data_ptr(),
+        deviations.data_ptr(),
+        log_densities.data_ptr(),
+    )
+    return actions, deviations, log_densities
+
+
+def _has_even_rows(x: Tensor) -> bool:
+    """Whether all rows of `[n, B, A]` are equally far from the one before."""
+    return x.dim() == 3 and x.stride(2) == 1 and x.stride(0) == x.shape[1] * x.stride(1)
+
+
+def sample_gradient(
+    actions: Tensor, deviations: Tensor, grad_actions: Tensor, grad_log_densities: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The gradients of mean and log std, `[n, B, A]`, from those of what `sample` returned.
+
+    Raises:
+        ValueError: If a tensor has another shape, type or device.
+    """
+    library, shape = loaded(), actions.shape
+    grad_actions, grad_log_densities = grad_actions.contiguous(), grad_log_densities.contiguous()
+    for name, tensor, expected in (
+        ("actions", actions, shape),
+        ("deviations", deviations, shape),
+        ("the gradient of actions", grad_actions, shape),
+        ("the gradient of log-densities", grad_log_densities, shape[:2]),
+    ):
+        _check(name, tensor, expected)
+    grad_mean, grad_log_std = torch.empty(shape), torch.empty(shape)
+    library.engine_sample_gradient(
+        shape[0] * shape[1],
+        shape[2],
+        actions.data_ptr(),
+        deviations.data_ptr(),
+        grad_actions.data_ptr(),
+        grad_log_densities.data_ptr(),
+        grad_mean.data_ptr(),
+        grad_log_std.data_ptr(),
+    )
+    return grad_mean, grad_log_std

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from rllib_cikd.engine import native
+from rllib_cikd.engine import library
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ class RecordedStep(Generic[T]):
     def __call__(self, *arguments: Tensor) -> T:
         """`step(*arguments)`; a replay's result is overwritten by the next call."""
         if not _on_gpu(arguments):
-            with native.all_threads():
+            with library.all_threads():
                 return self._step(*arguments)
         if RecordedStep._cannot_record:
             return self._step(*arguments)

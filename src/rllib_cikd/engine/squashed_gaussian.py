@@ -1,4 +1,4 @@
-"""A reparameterised sample of a tanh-squashed Gaussian, with a short backward pass of its own."""
+"""A reparameterised sample of a tanh-squashed Gaussian, natively or by PyTorch's operations."""
 
 from __future__ import annotations
 
@@ -10,15 +10,24 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from rllib_cikd.engine import native
+
 _LOG_2 = math.log(2.0)
 _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
 class SquashedGaussian(torch.autograd.Function):
-    """Its own backward pass needs six operations, autograd's some thirty."""
+    """Actions `[n, B, A]` and log-densities `[n, B]`, from means, log stds and standard noise.
+
+    Its own backward pass needs six operations, autograd's some thirty.
+    """
 
     @staticmethod
     def forward(ctx: Any, mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        if native.computes(mean) and mean.dim() == 3 and mean.numel():
+            actions, deviation, log_density = native.sample(mean, log_std, noise)
+            ctx.save_for_backward(actions, deviation)
+            return actions, log_density
         deviation = log_std.exp().mul_(noise)
         pre_tanh = mean + deviation
         actions = pre_tanh.tanh()
@@ -33,6 +42,8 @@ class SquashedGaussian(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         # u = mean + deviation: d action / du = 1 - action^2, d log-density / du = 2 action.
         actions, deviation = ctx.saved_tensors
+        if native.computes(actions) and actions.dim() == 3 and actions.numel():
+            return *native.sample_gradient(actions, deviation, *grads), None
         grad_actions, grad_log_density = grads[0], grads[1].unsqueeze(-1)
         grad_mean = grad_actions * (1.0 - actions.square()) + grad_log_density * 2.0 * actions
         return grad_mean, grad_mean * deviation - grad_log_density, None

@@ -281,7 +281,7 @@ def _record(algorithm: CIKD, policy_id: str, folder: Path, seed: int) -> Path:
             episode_trigger=lambda episode: True,
             disable_logger=True,
         )
-        task = Task(env, env_name(config))
+        task = Task(env, env_name(config), config.sample_timeout_s)
         observation, _ = task.reset(seed=seed)
         done, length = False, 0
         while not done:

@@ -149,20 +149,18 @@ def storage_of(spec: Mapping[str, Any]) -> str | None:
 def _build(name: str, spec: dict[str, Any], stop: Mapping) -> Experiment:
     algorithm = find_algorithm(spec.get("run"))
     param_space = spec["config"]
-    if spec.get("env") is not None:
-        if param_space.get("env", spec["env"]) != spec["env"]:
-            raise CommandError(
-                f"`env` is {spec['env']!r}, but `config` has {param_space['env']!r}. Keep one."
-            )
-        param_space.setdefault("env", spec["env"])
+    env = spec.get("env")
+    if env is not None and param_space.setdefault("env", env) != env:
+        raise CommandError(f"`env` is {env!r}, but `config` has {param_space['env']!r}. Keep one.")
     num_samples = spec.get("num_samples", 1)
     if not isinstance(num_samples, int) or num_samples < 1:
         raise CommandError(f"`num_samples` is {num_samples!r}. Give 1 or more.")
+    _check_grids("config", param_space)
     try:
         resolved = generate_variants({"config": param_space})
         trial_configs = [trial["config"] for _, trial in resolved]
-    except ValueError as error:
-        raise CommandError(str(error)) from error
+    except Exception as error:  # of a function of the user's, too
+        raise CommandError(f"config: {error}") from error
     criteria = {**flatten_stop(spec.get("stop") or {}), **flatten_stop(stop)}
     checkpoint_config = _checkpoint_config(spec)
     for trial_config in trial_configs:
@@ -180,6 +178,23 @@ def _build(name: str, spec: dict[str, Any], stop: Mapping) -> Experiment:
         checkpoint_config=checkpoint_config,
         storage_path=storage_of(spec),
     )
+
+
+def _check_grids(where: str, value: Any) -> None:
+    """Refuses a `grid_search` of nothing, or of what is no list, anywhere in `value`."""
+    if isinstance(value, Mapping):
+        if "grid_search" in value:
+            grid = value["grid_search"]
+            if not isinstance(grid, list) or not grid or len(value) > 1:
+                raise CommandError(
+                    f"{where}: {value!r} is no grid. Give a list of one value or more, and "
+                    "nothing beside it: {grid_search: [1, 2]}."
+                )
+        for key, part in value.items():
+            _check_grids(f"{where}: {key}", part)
+    elif isinstance(value, list):
+        for part in value:
+            _check_grids(where, part)
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

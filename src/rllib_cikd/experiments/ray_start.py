@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -41,7 +42,8 @@ def start_ray(address: str | None, modules: UserModules = NO_MODULES) -> bool:
     if modules.folders or modules.names:
         runtime_env["worker_process_setup_hook"] = modules.loader()
     try:
-        ray.init(address=address, runtime_env=runtime_env, **options)
+        with _groups_of_their_own():
+            ray.init(address=address, runtime_env=runtime_env, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         # Clusters of `ray start` ask for a token, which `ray.init` sends only if told to.
         remedy = (
@@ -52,6 +54,33 @@ def start_ray(address: str | None, modules: UserModules = NO_MODULES) -> bool:
         )
         raise CommandError(f"no Ray cluster at {address!r}: {error}{remedy}") from error
     return local
+
+
+_new_processes_lead_groups = False
+
+
+def _lead_a_group() -> None:
+    if _new_processes_lead_groups:
+        os.setpgid(0, 0)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_lead_a_group)
+
+
+@contextmanager
+def _groups_of_their_own() -> Iterator[None]:
+    """Processes started within it get no signal that is sent to this one's whole process group.
+
+    `timeout` and batch systems send SIGTERM so. Ray's processes would end at once, while this one
+    still waits for them to write the last checkpoint. (Ray ends them itself when this one dies.)
+    """
+    global _new_processes_lead_groups
+    _new_processes_lead_groups = True
+    try:
+        yield
+    finally:
+        _new_processes_lead_groups = False
 
 
 def _check_answers(address: str) -> None:

@@ -66,6 +66,11 @@ def _check_form(experiment: dict[str, Any], where: str) -> None:
     for key in ("config", "stop", "checkpoint_config"):
         if not isinstance(experiment.get(key) or {}, dict):
             raise CommandError(f"{where}: `{key}` is {experiment[key]!r}, not a mapping.")
+    for key in ("storage_path", "local_dir"):
+        if not isinstance(experiment.get(key) or "", str):
+            raise CommandError(f"{where}: `{key}` is {experiment[key]!r}. Give a folder or a URI.")
+    if not isinstance(experiment.get("run") or "", str | type):
+        raise CommandError(f"{where}: `run` is {experiment['run']!r}. Name the algorithm: CIKD.")
 
 
 def _read_yaml(path: Path) -> dict[str, dict[str, Any]]:

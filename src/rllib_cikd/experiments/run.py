@@ -20,7 +20,7 @@ from rllib_cikd.cikd import CIKD
 from rllib_cikd.common.errors import FAILED, INTERRUPTED, OK, CommandError, print_error
 from rllib_cikd.common.text import format_number
 from rllib_cikd.common.user_modules import UserModules, given_modules
-from rllib_cikd.engine import native
+from rllib_cikd.engine import library
 from rllib_cikd.experiments import interrupt
 from rllib_cikd.experiments.disk import disk_problem
 from rllib_cikd.experiments.experiment import (
@@ -317,7 +317,7 @@ def _new_tuner(
         f"{experiment.num_trials} trial{'s' if several else ''}, "
         f"until {until or 'interrupted: `stop` is empty'}\n"
         f"results: {run.folder}",
-        *([native.describe()] if issubclass(experiment.algorithm, CIKD) else []),
+        *([library.describe()] if issubclass(experiment.algorithm, CIKD) else []),
         sep="\n",
         flush=True,
     )

@@ -51,10 +51,13 @@ def read_yaml(path: Path) -> Any:
     """The content of a YAML file.
 
     Raises:
-        CommandError: If it is not valid YAML, or has a key twice; the message names the file.
+        CommandError: If it cannot be read as UTF-8, is not valid YAML, or has a key twice; the
+            message names the file.
     """
     try:
-        return yaml.load(path.read_text(), Loader)
+        return yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"{path}: not readable as text: {error}") from error
     except yaml.YAMLError as error:
         fault = " ".join(str(error).split())
         if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:

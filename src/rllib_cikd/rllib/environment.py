@@ -13,6 +13,7 @@ from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from rllib_cikd.common.errors import EnvironmentFault
+from rllib_cikd.rllib.alarm import Alarm
 from rllib_cikd.rllib.task import Task
 
 if TYPE_CHECKING:
@@ -58,14 +59,17 @@ def make_task(
         num_workers=config.num_env_runners,
     )
     name = env_name(config)
-    env = _make(config.env, name, context, render_mode)
+    # Of a remote env runner, the main process waits for the answer.
+    timeout = config.sample_timeout_s if worker_index == 0 else None
+    with Alarm(timeout, name):
+        env = _make(config.env, name, context, render_mode)
     if isinstance(env, MultiAgentEnv) or not isinstance(env, gym.Env):
         raise EnvironmentFault(
             f"env={name!r} makes a {type(env).__name__}, not a single-agent "
             "`gymnasium.Env`. CIKD's members learn one single-agent task together: give the "
             "single-agent environment itself, the ensemble is added for you."
         )
-    return Task(env, name)
+    return Task(env, name, timeout)
 
 
 def env_name(config: AlgorithmConfig) -> str:

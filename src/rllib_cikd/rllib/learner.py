@@ -31,7 +31,7 @@ from rllib_cikd.algorithm.normalization import ObservationNormalizer
 from rllib_cikd.algorithm.policy_heads import CategoricalHead
 from rllib_cikd.algorithm.replay_buffer import Batch, ReplayBuffer
 from rllib_cikd.algorithm.sac_update import SACSettings, SACUpdate
-from rllib_cikd.engine import native
+from rllib_cikd.engine import library, native
 from rllib_cikd.engine.recorded_step import RecordedStep
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ class CIKDTorchLearner(TorchLearner):
         super().build()
         if self._device.type == "cpu":  # said once for each learner; a warning where it is slow
             level = logging.INFO if native.computes(torch.zeros(1)) else logging.WARNING
-            logger.log(level, native.describe())
+            logger.log(level, library.describe())
         # With a seed RLlib switches a CPU build to deterministic algorithms. Filling every
         # uninitialised tensor with NaN, which comes with it, has no part in determinism here.
         setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010

@@ -13,6 +13,7 @@ from gymnasium.wrappers import NormalizeObservation, NormalizeReward
 
 from rllib_cikd.common.errors import EnvironmentFault, NotFinite
 from rllib_cikd.rllib.action_map import ActionMap
+from rllib_cikd.rllib.alarm import Alarm
 from rllib_cikd.rllib.observation_map import ObservationMap
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -40,15 +41,17 @@ class Task:
     Args:
         env: The user's environment, with the user's wrappers.
         name: How error messages call it.
+        timeout: Seconds that one `reset` or `step` may take (see `Alarm`); None: any time.
 
     Raises:
         EnvironmentFault: If the environment cannot be used: spaces, statistics that a wrapper
             keeps for itself, `reset` without a seed.
     """
 
-    def __init__(self, env: gym.Env, name: str):
+    def __init__(self, env: gym.Env, name: str, timeout: float | None = None):
         self.env = env
         self.name = name
+        self._alarm = Alarm(timeout, name)
         self.observations = ObservationMap(env.observation_space, name)
         self.actions = ActionMap(env.action_space, name)
         for layer in _layers(env):
@@ -59,9 +62,10 @@ class Task:
         """Returns the flat first observation of an episode and the environment's info.
 
         Raises:
-            EnvironmentFault: If what the environment returns cannot be used.
+            EnvironmentFault: If what the environment returns cannot be used, or nothing comes.
         """
-        result: Any = self.env.reset(seed=seed)
+        with self._alarm:
+            result: Any = self.env.reset(seed=seed)
         if not isinstance(result, (tuple, list)) or len(result) != 2:
             self._refuse(f"reset() returned {_what(result)} instead of a pair. {_RESET}")
         observation, info = result
@@ -75,13 +79,15 @@ class Task:
             The flat observation, reward, terminated, truncated and the environment's info.
 
         Raises:
-            EnvironmentFault: If what the environment returns, or the action, cannot be used.
+            EnvironmentFault: If what the environment returns, or the action, cannot be used, or
+                nothing comes.
         """
         return self.step_with(self.actions(action))
 
     def step_with(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """As `step`, with an action that `self.actions` has mapped already."""
-        result: Any = self.env.step(action)
+        with self._alarm:
+            result: Any = self.env.step(action)
         if not isinstance(result, (tuple, list)) or len(result) != 5:
             self._refuse(f"step() returned {_what(result)} instead of five. {_STEP}")
         observation, reward, terminated, truncated, info = result

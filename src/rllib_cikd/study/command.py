@@ -11,7 +11,7 @@ from ray import tune
 from ray.train.constants import DEFAULT_STORAGE_PATH
 
 from rllib_cikd.common.errors import INTERRUPTED, OK, CommandError
-from rllib_cikd.engine import native
+from rllib_cikd.engine import library
 from rllib_cikd.experiments import interrupt
 from rllib_cikd.experiments.outcome import error_text, exit_code, state
 from rllib_cikd.experiments.ray_start import check_fits, start_ray
@@ -56,7 +56,7 @@ def run(
         if start_ray(ray_address, study.modules):
             for cell in study.cells:
                 check_fits(study.experiment.algorithm, cell.config, f"study {study.name!r}")
-        print(_plan(study), f"results: {folder}", native.describe(), sep="\n", flush=True)
+        print(_plan(study), f"results: {folder}", library.describe(), sep="\n", flush=True)
         results = run_study(study, folder)
         collect_raw(folder)
         return _report_outcome(results, folder, verbose)

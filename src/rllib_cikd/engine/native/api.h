@@ -43,3 +43,19 @@ ENGINE_API void engine_adam(float* parameters, const float* gradient, float* fir
 // target += tau (source - target)
 ENGINE_API void engine_follow(float* target, const float* source, float tau, int64_t size,
                               int64_t threads);
+
+// Samples of tanh-squashed Gaussians: actions [batches, rows, width] and log-densities [batches,
+// rows] from means and logarithms of deviations, whose rows are so many floats apart, and standard
+// normal noise, whose batches and rows are. `deviations` is what the backward pass needs beside the
+// actions.
+ENGINE_API void engine_sample(int64_t batches, int64_t rows, int64_t width, const float* mean,
+                              int64_t mean_row, const float* log_std, int64_t log_std_row,
+                              const float* noise, int64_t noise_batch, int64_t noise_row,
+                              float* actions, float* deviations, float* log_densities);
+
+// Gradients of means and logarithms of deviations, [rows, width], from those of actions and
+// log-densities.
+ENGINE_API void engine_sample_gradient(int64_t rows, int64_t width, const float* actions,
+                                       const float* deviations, const float* grad_actions,
+                                       const float* grad_log_densities, float* grad_mean,
+                                       float* grad_log_std);

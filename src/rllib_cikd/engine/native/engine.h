@@ -69,6 +69,25 @@ struct AdamStep {
   float root_correction, epsilon;           // 1 / sqrt(1 - beta2^t)
 };
 
+// Samples of a tanh-squashed Gaussian, and their gradients. [batches x rows, width] all, in one
+// piece where no distances are named.
+struct Sample {
+  int64_t batches, rows, width;
+  const float* mean;
+  const float* log_std;
+  int64_t mean_row, log_std_row;  // from one row to the next, across batches, too
+  const float* noise;
+  int64_t noise_batch, noise_row;
+  float* actions;
+  float* deviations;
+  float* log_densities;  // [batches x rows]
+  // Backward only.
+  const float* grad_actions;
+  const float* grad_log_densities;
+  float* grad_mean;
+  float* grad_log_std;
+};
+
 // Floats of scratch memory that forward_rows, forward_small and backward_rows need: two activations,
 // what is kept of the rows with a gradient, and their numbers.
 inline int64_t scratch_size(const Pass& pass) {
@@ -87,6 +106,8 @@ struct Kernels {
   // to[i] = the sum of from[i], from[i + distance], ..., of `terms` of them.
   void (*sum)(float* to, const float* from, int64_t terms, int64_t distance, int64_t begin,
               int64_t end);
+  void (*sample)(const Sample&);
+  void (*sample_gradient)(const Sample&);
 };
 
 // Null where the compiler could not make them.

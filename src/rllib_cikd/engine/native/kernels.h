@@ -209,14 +209,14 @@ void transpose(const float* from, int64_t from_row, int64_t rows, int64_t column
 
 // ---------------------------------------------------------------- activations
 
-// exp(x) - 1 for |x| <= 40, by multiplications and additions alone, so that it is the same
-// everywhere; relative error below 3e-7.
-inline T exp_minus_1(T x) {
+// exp(x) = scale (1 + p) for |x| <= 40, by multiplications and additions alone, so that it is the
+// same everywhere; relative error below 3e-7.
+inline void split_exponential(T x, T& scale, T& p) {
   const T shift = V::all(12582912.0f);  // 1.5 * 2^23: adding it rounds to whole numbers
   const T power = V::subtract(V::multiply_add(x, V::all(1.44269504f), shift), shift);
   T r = V::multiply_add(power, V::all(-0.693359375f), x);  // log 2 in two parts
   r = V::multiply_add(power, V::all(2.12194440e-4f), r);
-  T p = V::all(1.0f / 5040);
+  p = V::all(1.0f / 5040);
   p = V::multiply_add(p, r, V::all(1.0f / 720));
   p = V::multiply_add(p, r, V::all(1.0f / 120));
   p = V::multiply_add(p, r, V::all(1.0f / 24));
@@ -224,7 +224,12 @@ inline T exp_minus_1(T x) {
   p = V::multiply_add(p, r, V::all(0.5f));
   p = V::multiply_add(V::multiply(p, r), r, r);
   // 2^power, from the lowest bits of a sum in which they stand for 1.
-  const T scale = V::shift_to_exponent(V::add(power, V::all(12582912.0f + 127.0f)));
+  scale = V::shift_to_exponent(V::add(power, V::all(12582912.0f + 127.0f)));
+}
+
+inline T exp_minus_1(T x) {
+  T scale, p;
+  split_exponential(x, scale, p);
   return V::multiply_add(scale, p, V::subtract(scale, V::all(1.0f)));
 }
 
@@ -624,5 +629,8 @@ void sum(float* to, const float* from, int64_t terms, int64_t distance, int64_t 
   }
 }
 
+#include "gaussian.h"
+
 const Kernels KERNELS = {V::NAME,         forward_rows, forward_small, backward_rows,
-                         weight_gradient, adam,         follow,        sum};
+                         weight_gradient, adam,         follow,        sum,
+                         sample,          sample_gradient};
