@@ -243,6 +243,7 @@ def start(*args: Any, cwd: Path) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # a test may send signals to its whole process group
     )
 
 

@@ -53,19 +53,14 @@ def remote_config(num_env_runners: int, **settings):
     return config.env_runners(num_env_runners=num_env_runners)
 
 
-@pytest.mark.parametrize(("num_env_runners", "num_envs", "fragment"), [(1, 1, 7), (2, 3, 33)])
-def test_remote_env_runners(build, num_env_runners, num_envs, fragment):
-    algo = build(
-        remote_config(
-            num_env_runners, num_envs=num_envs, fragment=fragment, assess_distillation=True
-        )
-    )
+def test_remote_env_runners(build):
+    algo = build(remote_config(2, num_envs=3, fragment=33, assess_distillation=True))
     results = [algo.train() for _ in range(3)]
     rows = rows_of(algo)
     steps = results[-1]["num_env_steps_sampled_lifetime"]
     assert len(rows["rewards"]) == steps >= 300
     assert algo.history.num_updates == steps - 50
-    assert assert_each_transition_once_and_in_order(rows) == num_env_runners * num_envs
+    assert assert_each_transition_once_and_in_order(rows) == 2 * 3
     finished = sum(results[-1]["ensemble"]["episodes_lifetime"].values())
     assert finished == results[-1]["env_runners"]["num_episodes_lifetime"]
     # At the first phase there may be no R_k yet: the warm-up's episodes do not count.
@@ -86,9 +81,8 @@ def test_remote_env_runners(build, num_env_runners, num_envs, fragment):
     assert set(algo.evaluate()["ensemble"]["return_mean"]) == set(MEMBERS)
 
 
-@pytest.mark.parametrize("num_env_runners", [1, 2])
-def test_run_goes_on_when_an_env_runner_is_killed(build, num_env_runners):
-    algo = build(remote_config(num_env_runners))
+def test_run_goes_on_when_an_env_runner_is_killed(build):
+    algo = build(remote_config(2))
     algo.train()
     manager = algo.env_runner_group._worker_manager
     ray.kill(manager.actors()[1], no_restart=False)
@@ -98,7 +92,7 @@ def test_run_goes_on_when_an_env_runner_is_killed(build, num_env_runners):
             break
     result = algo.train()
     assert result["fault_tolerance"]["num_remote_worker_restarts"] == 1
-    assert result["fault_tolerance"]["num_healthy_workers"] == num_env_runners
+    assert result["fault_tolerance"]["num_healthy_workers"] == 2
     steps = algo.history.env_steps
     assert result["timesteps_total"] == steps
     rows = rows_of(algo)

@@ -1,5 +1,6 @@
 """Runs of a file's experiments: their folders, their CPUs, and how a killed one goes on."""
 
+import contextlib
 import csv
 import json
 import os
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,20 +52,20 @@ def test_a_lone_trial_has_the_idle_cpus(tmp_path):
 LONG = ["train", "file", "long.yaml", "--storage-path", "results"]
 
 
-def start_long_run(
-    folder: Path, *options: str, checkpoint: int | None = 3, iterations: int = 10
-) -> subprocess.Popen:
-    """Starts a run with iterations of 200 steps; waits until it has written a checkpoint."""
+def start_long_run(folder: Path, *options: str, iterations: int) -> subprocess.Popen:
+    """Starts a run with iterations of 200 steps."""
     stop = {"timesteps_total": 200 * iterations}
-    write_experiment(folder / "long.yaml", stop=stop, ensemble_size=2)
-    process = start(*LONG, *options, cwd=folder)
-    wanted = "result.json" if checkpoint is None else f"checkpoint_{checkpoint:06d}"
+    write_experiment(folder / "long.yaml", stop=stop, ensemble_size=2, training_intensity=2)
+    return start(*LONG, *options, cwd=folder)
+
+
+def wait_for(process: subprocess.Popen, happened: Callable[[], object]) -> None:
+    """Until it has happened, while the process runs."""
     deadline = time.monotonic() + 600
-    while not list(folder.glob(f"results/long/CIKD_*/{wanted}")):
+    while not happened():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    return process
 
 
 def trial_of(folder: Path) -> Path:
@@ -71,60 +73,75 @@ def trial_of(folder: Path) -> Path:
     return trial
 
 
-def is_whole(checkpoint: Path) -> bool:
-    """Not while it is written, or copied: Tune copies its files in any order."""
-    try:
-        check_checkpoint(str(checkpoint), checksums=False)
-    except DamagedCheckpoint:
-        return False
-    return True
+def results_of(folder: Path) -> list[dict]:
+    """The rows of `result.json`; the last one may be written just now."""
+    rows = []
+    for file in folder.glob("results/long/CIKD_*/result.json"):
+        for line in file.read_text().splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                rows.append(json.loads(line))
+    return rows
 
 
-def assert_each_iteration_once(trial: Path, iterations: int = 10) -> list[dict]:
-    """Of so many; returns the results of the last start."""
-    rows = [json.loads(line) for line in (trial / "result.json").read_text().splitlines()]
+def whole_checkpoints(folder: Path) -> list[Path]:
+    """From the oldest to the newest; without those that Tune is still writing or copying."""
+    found = []
+    for path in folder.glob("results/long/CIKD_*/checkpoint_*"):
+        with contextlib.suppress(DamagedCheckpoint):
+            found.append((check_checkpoint(str(path), checksums=False).training_iteration, path))
+    return [path for _, path in sorted(found)]
+
+
+def assert_each_iteration_once(folder: Path, iterations: int, starts: int) -> list[int]:
+    """Of so many; returns the first iteration of every start that is left."""
+    rows = results_of(folder)
     numbers = range(1, iterations + 1)
     assert [row["training_iteration"] for row in rows] == list(numbers)
     assert [row["num_env_steps_sampled_lifetime"] for row in rows] == [200 * i for i in numbers]
-    with (trial / "progress.csv").open(newline="") as file:
+    with (trial_of(folder) / "progress.csv").open(newline="") as file:
         steps = [row["num_env_steps_sampled_lifetime"] for row in csv.DictReader(file)]
     assert steps == [str(row["num_env_steps_sampled_lifetime"]) for row in rows]
-    restarts = [row for row in rows if row["iterations_since_restore"] == 1]
-    assert len(restarts) == 2
-    return rows[rows.index(restarts[1]) :]
+    first = [row["training_iteration"] for row in rows if row["iterations_since_restore"] == 1]
+    assert len(first) == starts
+    return first
 
 
-@pytest.mark.parametrize("left", ["all well", "newest damaged", "record lags", "record cut short"])
-def test_a_killed_run_goes_on_with_resume(tmp_path, left):
+def test_a_killed_run_goes_on_with_resume(tmp_path):
     """From its newest whole checkpoint, whatever Tune's record says of them; also if Tune was just
     writing that record."""
-    killed = start_long_run(tmp_path, "--checkpoint-freq", "1")
-    killed.kill()
-    killed.communicate()
-    trial = trial_of(tmp_path)
-    whole = [path for path in sorted(trial.glob("checkpoint_*")) if is_whole(path)]
-    newest = check_checkpoint(str(whole[-1]), checksums=False)
-    says = ""
-    if left == "record cut short":
-        for path in tmp_path.glob("results/long/*-state-*.json"):
-            path.write_text("")
-        for path in tmp_path.glob("results/long/experiment_state-*.json"):
-            path.write_text(path.read_text()[:1000])
-    elif left == "newest damaged":
-        (whole[-1] / LEARNER_STATE).write_bytes(b"")
-        newest = check_checkpoint(str(whole[-2]), checksums=False)
-        says = f"{whole[-1]} is not a whole checkpoint: {LEARNER_STATE} has 0 bytes instead of "
-    elif left == "record lags":
-        for checkpoint in whole:
-            checkpoint.rename(checkpoint.with_name(checkpoint.name.replace("_0000", "_0001")))
-
-    exit_code, stdout, stderr = finish(start(*LONG, "--resume", cwd=tmp_path))
-    assert exit_code == 0, stderr
-    assert f"resuming {tmp_path}/results/long" in stdout
-    assert says in stdout
-    assert "2,000/2,000 steps (100%)" in stdout
-    resumed = assert_each_iteration_once(trial)
-    assert resumed[0]["training_iteration"] == newest.training_iteration + 1
+    process = start_long_run(tmp_path, "--checkpoint-freq", "1", iterations=16)
+    going_on = [1]
+    for damage in ("record cut short", "record lags", "newest damaged"):
+        enough = going_on[-1] + 1
+        wait_for(process, lambda enough=enough: len(results_of(tmp_path)) >= enough)
+        wait_for(process, lambda: len(whole_checkpoints(tmp_path)) == 2)
+        process.kill()
+        process.communicate()
+        whole = whole_checkpoints(tmp_path)
+        says = ""
+        if damage == "record cut short":
+            for path in tmp_path.glob("results/long/*-state-*.json"):
+                path.write_text("")
+            for path in tmp_path.glob("results/long/experiment_state-*.json"):
+                path.write_text(path.read_text()[:1000])
+        elif damage == "record lags":
+            for i, checkpoint in enumerate(whole):
+                checkpoint.rename(checkpoint.with_name(f"checkpoint_0001{i:02d}"))
+        else:
+            damaged = whole.pop()
+            (damaged / LEARNER_STATE).write_bytes(b"")
+            says = f"{damaged} is not a whole checkpoint: {LEARNER_STATE} has 0 bytes instead of "
+        whole = whole_checkpoints(tmp_path)
+        newest = check_checkpoint(str(whole[-1]), checksums=False)
+        going_on.append(newest.training_iteration + 1)
+        process = start(*LONG, "--resume", cwd=tmp_path)
+        if says:
+            exit_code, stdout, stderr = finish(process)
+            assert exit_code == 0, stderr
+            assert f"resuming {tmp_path}/results/long" in stdout
+            assert says in stdout
+            assert "3,200/3,200 steps (100%)" in stdout
+    assert assert_each_iteration_once(tmp_path, 16, starts=4) == going_on
 
 
 @pytest.mark.parametrize(
@@ -132,9 +149,11 @@ def test_a_killed_run_goes_on_with_resume(tmp_path, left):
     [(signal.SIGINT, [], 130), (signal.SIGTERM, ["--checkpoint-freq", "0"], 143)],
 )
 def test_a_signal_ends_a_run_after_a_checkpoint(tmp_path, number, options, exit_code):
-    """So that nothing is lost: it goes on where it was."""
-    process = start_long_run(tmp_path, *options, checkpoint=None, iterations=40)
-    os.kill(process.pid, number)
+    """So that nothing is lost: it goes on where it was. SIGTERM comes as `timeout` and batch
+    systems send it: to all processes of the group."""
+    process = start_long_run(tmp_path, *options, iterations=10)
+    wait_for(process, lambda: results_of(tmp_path))
+    (os.kill if number == signal.SIGINT else os.killpg)(process.pid, number)
     code, stdout, stderr = finish(process)
     assert code == exit_code, stderr
     assert "ending after the current iteration, with a checkpoint; again: at once" in stderr
@@ -144,21 +163,22 @@ def test_a_signal_ends_a_run_after_a_checkpoint(tmp_path, number, options, exit_
     (checkpoint,) = trial_of(tmp_path).glob("checkpoint_*")
     assert f"rllib evaluate {checkpoint}" in stdout
     manifest = check_checkpoint(str(checkpoint))
-    rows = (trial_of(tmp_path) / "result.json").read_text().splitlines()
-    assert manifest.training_iteration == len(rows) < 40
+    assert manifest.training_iteration == len(results_of(tmp_path)) < 10
 
     exit_code, stdout, stderr = finish(start(*LONG, "--resume", cwd=tmp_path))
     assert exit_code == 0, stderr
-    resumed = assert_each_iteration_once(trial_of(tmp_path), 40)
-    assert resumed[0]["training_iteration"] == manifest.training_iteration + 1
+    first = assert_each_iteration_once(tmp_path, 10, starts=2)
+    assert first == [1, manifest.training_iteration + 1]
 
 
 def test_the_second_signal_ends_at_once(tmp_path):
-    long_iterations = json.dumps({"min_sample_timesteps_per_iteration": 1000})
+    long_iterations = json.dumps({"min_sample_timesteps_per_iteration": 2000})
     options = ["--checkpoint-freq", "0", "--config", long_iterations]
-    process = start_long_run(tmp_path, *options, checkpoint=None)
+    process = start_long_run(tmp_path, *options, iterations=100)
+    wait_for(process, lambda: results_of(tmp_path))
+    time.sleep(1.0)  # the next iteration has begun, and goes on for seconds
     os.kill(process.pid, signal.SIGINT)
-    time.sleep(0.05)  # the iteration goes on for seconds
+    time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)
     code, _, stderr = finish(process)
     assert code == 130
