@@ -35,10 +35,10 @@ def test_pendulum_is_solved(build, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_cartpole_is_solved(build, seed):
-    """Discrete actions: a mean return of 475 over 20 episodes within 30,000 steps. Not every seed
-    gets there (docs/RESULTS.md)."""
+    """Discrete actions: the mean member's return over 20 episodes is 475 within 30,000 steps. Not
+    every seed gets there (docs/RESULTS.md)."""
     path = Path(__file__).parents[2] / "tuned_examples" / "cikd-cartpole.yaml"
     (experiment,) = read_yaml(path).values()
     config = CIKDConfig().update_from_dict(experiment["config"]).environment(experiment["env"])
@@ -46,10 +46,10 @@ def test_cartpole_is_solved(build, seed):
     returns = []
     while algo.history.env_steps < 30_000:
         result = algo.train()
-        returns.append(result["evaluation"]["ensemble"]["best_return_mean"])
+        returns.append(result["evaluation"]["ensemble"]["mean_return_mean"])
         if returns[-1] >= 475:
             break
     assert returns[-1] >= 475, returns
     assert returns[0] < 200, "solved before it learned: the threshold says nothing"
     assert result["ensemble"]["num_distillations_lifetime"] >= 1
-    print(f"seed {seed}: best member {returns}")
+    print(f"seed {seed}: mean member {returns}")

@@ -60,6 +60,33 @@ def test_training_goes_on_the_same_from_the_same_checkpoint(build, restore):
         assert np.array_equal(values[: algo.history.env_steps], old[name]), name
 
 
+@pytest.mark.parametrize(
+    ("env", "length", "num_envs"), [("Pendulum-v1", 200, 2), ("HalfCheetah-v5", 1000, 1)]
+)
+def test_a_run_that_was_stopped_between_episodes_ends_as_one_that_was_not(
+    build, restore, env, length, num_envs
+):
+    """Same members, start states, draws, transitions, networks: to the bit."""
+    steps = length * num_envs
+    config = small_config(
+        env,
+        fragment=length,
+        num_envs=num_envs,
+        steps_per_iteration=steps,
+        distillation_interval=steps,
+        training_intensity=0.5,
+        policy_selection="softmax",
+    )
+    algo = build(config)
+    for _ in range(2):
+        algo.train()
+    stopped = restore(algo.save_to_path())
+    for _ in range(2):
+        algo.train()
+        stopped.train()
+    assert_same_state(full_state(algo), full_state(stopped))
+
+
 def test_no_transition_is_missing_or_double_after_a_restore(build, restore):
     """The episode that was cut by the checkpoint is not continued; a new one starts."""
     config = small_config(

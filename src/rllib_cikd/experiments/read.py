@@ -67,10 +67,12 @@ def _check_form(experiment: dict[str, Any], where: str) -> None:
         if not isinstance(experiment.get(key) or {}, dict):
             raise CommandError(f"{where}: `{key}` is {experiment[key]!r}, not a mapping.")
     for key in ("storage_path", "local_dir"):
-        if not isinstance(experiment.get(key) or "", str):
-            raise CommandError(f"{where}: `{key}` is {experiment[key]!r}. Give a folder or a URI.")
-    if not isinstance(experiment.get("run") or "", str | type):
-        raise CommandError(f"{where}: `run` is {experiment['run']!r}. Name the algorithm: CIKD.")
+        folder = experiment.get(key)
+        if folder is not None and (not isinstance(folder, str) or "\0" in folder):
+            raise CommandError(f"{where}: `{key}` is {folder!r}. Give a folder or a URI.")
+    run = experiment.get("run")
+    if run is not None and not isinstance(run, str | type):
+        raise CommandError(f"{where}: `run` is {run!r}. Name the algorithm: CIKD.")
 
 
 def _read_yaml(path: Path) -> dict[str, dict[str, Any]]:

@@ -18,6 +18,7 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from rllib_cikd.algorithm.members import assign_member, member_of, policy_ids
 from rllib_cikd.common.errors import EnvironmentFault
+from rllib_cikd.rllib.between_episodes import BetweenEpisodes, generator_state
 from rllib_cikd.rllib.environment import env_name, make_task
 from rllib_cikd.rllib.evaluation import evaluation_seeds
 from rllib_cikd.rllib.evaluation_callbacks import EvaluationEpisodes, wants_episodes
@@ -58,6 +59,7 @@ class CIKDEnvRunner(RestartingEnvRunner):
         self.evaluation_metrics = MetricsLogger(
             root=False, stats_cls_lookup=config.stats_cls_lookup
         )
+        self._between_episodes: BetweenEpisodes | None = None  # restored, not used yet
         super().__init__(config, **kwargs)
         self._seed_generators()
 
@@ -137,8 +139,19 @@ class CIKDEnvRunner(RestartingEnvRunner):
     def _new_episode(self, env_index, episodes=None):
         super()._new_episode(env_index, episodes)
         episodes = episodes if episodes is not None else self._ongoing_episodes
-        member = self._selection_rng.choice(len(self._members), p=self.selection_probabilities)
+        if self._between_episodes is not None:
+            member = self._between_episodes.members[env_index]
+        else:
+            member = self._selection_rng.choice(len(self._members), p=self.selection_probabilities)
         assign_member(episodes[env_index], int(member))
+
+    @override(RestartingEnvRunner)
+    def _try_env_reset(self, *, seed=None, options=None):
+        if self._between_episodes is not None:
+            # Its episodes have been made, with their members: the environments go on as well.
+            self._between_episodes.restore(self.env)
+            self._between_episodes, seed = None, None
+        return super()._try_env_reset(seed=seed, options=options)
 
     @override(RestartingEnvRunner)
     def sample(self, *, random_actions: bool = False, **kwargs):
@@ -277,6 +290,7 @@ class CIKDEnvRunner(RestartingEnvRunner):
                 "worker_index": self.worker_index,
                 "selection": self._selection_rng.bit_generator.state,
                 "exploration": self._exploration_rng.get_state().numpy(),
+                "between_episodes": self._episodes_to_begin(),
             }
         return state
 
@@ -285,14 +299,25 @@ class CIKDEnvRunner(RestartingEnvRunner):
         super().set_state(state)
         if _GENERATORS not in state:
             return
-        # Environments cannot be stored: after a restore they start new episodes, from states
-        # that depend on how far training is, so that they do not repeat those of its start.
+        # Environments cannot be stored: after a restore they start new episodes. Between two
+        # episodes they go on as if nothing had been. In an episode, which is lost, they begin from
+        # states that depend on how far training is, so that they do not repeat those of its start.
         self._seed_generators(self.num_env_steps_sampled_lifetime)
         self._needs_initial_reset = True
         generators = state[_GENERATORS]
         if generators["worker_index"] == self.worker_index:  # else: another runner's draws
             self._selection_rng.bit_generator.state = generators["selection"]
             self._exploration_rng.set_state(torch.from_numpy(generators["exploration"].copy()))
+            between = generators["between_episodes"]
+            if between is not None and len(between[0]) == self.num_envs:
+                self._between_episodes = BetweenEpisodes(*between)
+
+    def _episodes_to_begin(self) -> BetweenEpisodes | None:
+        """What is to be known of the next episodes, if just now all environments have ended one."""
+        if self.env is None or self.config.in_evaluation or not self.env.all_ended:
+            return None
+        members = [member_of(episode) for episode in self._ongoing_episodes]
+        return BetweenEpisodes(members, [generator_state(env) for env in self.env.envs])
 
 
 def _deterministic(module, observations: np.ndarray) -> np.ndarray:

@@ -182,6 +182,11 @@ class TaskVectorEnv(VectorMultiAgentEnv):
         self.current = 0  #: index of the environment stepped or reset last
         self.steps = 0  #: environment steps so far, of all environments
 
+    @property
+    def all_ended(self) -> bool:
+        """Whether every environment has ended an episode and not begun the next one."""
+        return all(self._ended)
+
     def reset(self, *, seed: Sequence[int] | int | None = None, options: dict | None = None):
         if isinstance(seed, int):
             seed = [seed + i for i in range(self.num_envs)]
