@@ -198,13 +198,19 @@ def _find_folders(
         if "://" not in storage:
             storage = str(Path(storage).expanduser().resolve())
         name = experiment_name or experiment
-        earlier = _earlier_runs(storage, name)
-        resumes = bool(earlier and resume)
-        if resumes:
-            name = earlier[-1]
-            _lock(storage, name, locks)
-        else:
-            name = _free_name(storage, name, locks)
+        try:
+            earlier = _earlier_runs(storage, name)
+            resumes = bool(earlier and resume)
+            if resumes:
+                name = earlier[-1]
+                _lock(storage, name, locks)
+            else:
+                name = _free_name(storage, name, locks)
+        except OSError as error:
+            raise CommandError(
+                f"{storage}/{name} cannot be written to: {error.strerror}. Give another folder "
+                "with --storage-path."
+            ) from error
         runs.append(_Run(storage, name, resumes))
     if resume and not any(run.resumes for run in runs):
         raise CommandError(
@@ -229,15 +235,8 @@ def _free_name(storage: str, name: str, locks: ExitStack) -> str:
 
 
 def _lock(storage: str, name: str, locks: ExitStack) -> None:
-    if "://" in storage:
-        return
-    try:
+    if "://" not in storage:
         locks.callback(RunLock(Path(storage, name)).release)
-    except OSError as error:
-        raise CommandError(
-            f"{storage}/{name} cannot be written to: {error.strerror}. Give another folder with "
-            "--storage-path."
-        ) from error
 
 
 def _prepare_resume(file: str, run: _Run, experiment: Experiment, stop: Mapping[str, Any]) -> None:
