@@ -4,9 +4,9 @@ python benchmarks/faults/environment_faults.py [--only NAME]
 
 Pendulum-v1 breaks from its 300th step on, or at its third reset, in runs of `rllib train file` with
 two members, evaluation and distillation. What may come of it: the run ends with an error that
-names the environment ("named"), the env runner is restarted and the run comes to its end
-("restarted"), or there is a warning ("warned"). What may not: an end without a word ("SILENT"), an
-error that does not name it ("NOT NAMED"), a traceback, no end within two minutes ("ENDLESS").
+names the environment or the line of it that raised ("named"), the env runner is restarted and the
+run comes to its end ("restarted"), or there is a warning ("warned"). What may not: an end without a
+word ("SILENT"), another error ("NOT NAMED"), a traceback, no end within five minutes ("ENDLESS").
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ WHAT = ["observation_nan", "observation_huge", "observation_longer", "observatio
 WHAT += ["observation_text", "observation_complex", "reward_nan", "reward_none", "reward_pair"]
 WHAT += ["reward_text", "terminated_none", "truncated_float", "info_none", "long"]
 FAULTS = [f"step {word}" for word in HOW + WHAT]
-FAULTS += [f"reset {word}" for word in [*HOW, "observation_nan", "observation_none", "info_none"]]
+FAULTS += [f"reset {word}" for word in ["raises", "dies", "hangs", "none", "observation_nan"]]
 
 
 def outcome(fault: str, runners: int) -> tuple[str, str]:
@@ -131,12 +131,13 @@ def outcome(fault: str, runners: int) -> tuple[str, str]:
             start_new_session=True,
         )
         try:
-            out, _ = process.communicate(timeout=120)
+            out, _ = process.communicate(timeout=300)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             return "ENDLESS", ""
-    told = [line for line in out.splitlines() if "env=" in line or "env runner" in line]
+    words = ("env=", "env runner", "env_runner", "faulty_env.py:")
+    told = [line for line in out.splitlines() if any(word in line for word in words)]
     line = told[-1].strip() if told else ""
     if "Traceback" in out:
         return "TRACEBACK", line or out[-500:]

@@ -25,6 +25,7 @@ from rllib_cikd.algorithm.knowledge_sharing import (
 )
 from rllib_cikd.algorithm.replay_buffer import Batch, ReplayBuffer
 from rllib_cikd.algorithm.sac_update import SACSettings, SACUpdate
+from rllib_cikd.engine import native
 from rllib_cikd.rllib.sac_module import SACModule
 
 K, B, A, D = 3, 32, 1, 3
@@ -285,6 +286,22 @@ def test_distance_to_teacher_equals_torch(teacher, looped, trained, held_out):
             for q in ("qf1", "qf2")
         ]
         assert critic == pytest.approx(float(squares[0].mean() + squares[1].mean()), rel=1e-4)
+
+
+def test_distance_to_teacher_does_not_depend_on_the_number_of_threads(trained, held_out):
+    """Many rows, which PyTorch would divide among its threads."""
+    if not native.computes(torch.zeros(1)):
+        pytest.skip("the plain engine's products are PyTorch's")
+    _, stacks = _ensemble(trained, looped=False)
+    rows = torch.arange(60_000) % len(held_out.obs)
+    many = Batch(*(x[rows] for x in held_out))
+    before, distances = torch.get_num_threads(), []
+    for threads in (1, 2, 4):
+        torch.set_num_threads(threads)
+        distances.append(distance_to_teacher(stacks, Teacher(stacks, TEACHER), many))
+        assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)
+    assert distances[0] == distances[1] == distances[2]
 
 
 # ---------------------------------------------------------------- hard copy
