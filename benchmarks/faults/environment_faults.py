@@ -139,10 +139,13 @@ def outcome(fault: str, runners: int) -> tuple[str, str]:
     words = ("env=", "env runner", "env_runner", "faulty_env.py:")
     told = [line for line in out.splitlines() if any(word in line for word in words)]
     line = told[-1].strip() if told else ""
-    if "Traceback" in out:
+    # What Ray repeats of its processes' logs tells of each env runner that is lost, at length.
+    own = [line for line in out.splitlines() if "pid=" not in line]
+    if any("Traceback" in line for line in own):
         return "TRACEBACK", line or out[-500:]
     if process.returncode == 0:
-        return ("restarted" if "restarted" in line else "warned", line) if line else ("SILENT", "")
+        restarted = "restarted" in line or "back into service" in line
+        return ("restarted" if restarted else "warned", line) if line else ("SILENT", "")
     return ("named", line) if line else ("NOT NAMED", out[-1500:])
 
 

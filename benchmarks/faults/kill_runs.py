@@ -3,13 +3,17 @@
 python benchmarks/faults/kill_runs.py [--signal KILL|TERM|INT] [--times 10] [--checkpoint-freq 1]
 
 Each run has 30 iterations of 200 steps. Runs are killed `--times` times in all, over as many of
-them as that takes. Prints how often, and how many runs came to their end with each iteration once
+them as that takes; with SIGKILL every other time all of Ray's processes with it, as when a machine
+goes down. Counted are: checkpoints that are damaged but not known as such, resumed runs that did
+not go on from the newest whole checkpoint, and runs that came to their end with each iteration once
 in `result.json` and `progress.csv`.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
+import contextlib
 import csv
 import json
 import os
@@ -20,6 +24,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import psutil
+
+from rllib_cikd.common.errors import DamagedCheckpoint
+from rllib_cikd.rllib.manifest import check_checkpoint
 
 EXPERIMENT = """
 killed:
@@ -40,15 +49,42 @@ killed:
 ITERATIONS = list(range(1, 31))
 
 
-def iterations(folder: Path) -> list[int]:
-    """Those in `result.json`; none if `progress.csv` has others."""
-    found = list(folder.glob("results/killed/CIKD_*/result.json"))
-    if not found:
-        return []
-    rows = [json.loads(line)["training_iteration"] for line in found[0].read_text().splitlines()]
-    with found[0].with_name("progress.csv").open(newline="") as file:
-        same = rows == [int(row["training_iteration"]) for row in csv.DictReader(file)]
-    return rows if same else []
+def rows_of(folder: Path) -> list[dict]:
+    """The rows of `result.json`; the last one may be written just now."""
+    rows = []
+    for file in folder.glob("results/killed/CIKD_*/result.json"):
+        for line in file.read_text().splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                rows.append(json.loads(line))
+    return rows
+
+
+def is_whole_run(folder: Path) -> bool:
+    """Whether both files have each iteration once."""
+    rows = [row["training_iteration"] for row in rows_of(folder)]
+    (file,) = folder.glob("results/killed/CIKD_*/progress.csv")
+    with file.open(newline="") as text:
+        return (
+            rows == [int(row["training_iteration"]) for row in csv.DictReader(text)] == ITERATIONS
+        )
+
+
+def newest_whole(folder: Path) -> int:
+    """The iteration of the newest whole checkpoint, every byte checked; 0 if there is none."""
+    found = [0]
+    for path in folder.glob("results/killed/CIKD_*/checkpoint_*"):
+        with contextlib.suppress(DamagedCheckpoint):
+            found.append(check_checkpoint(str(path)).training_iteration)
+    return max(found)
+
+
+def kill(process: subprocess.Popen, number: int, everything: bool) -> None:
+    """Sends the signal to the command; `everything`: and to all that it has started."""
+    others = psutil.Process(process.pid).children(recursive=True) if everything else []
+    os.kill(process.pid, number)
+    for other in others:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            other.send_signal(number)
 
 
 def main() -> None:
@@ -57,40 +93,49 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=10)
     parser.add_argument("--checkpoint-freq", default="1")
     args = parser.parse_args()
-    draw, killed, ended, whole, refused = random.Random(0), 0, 0, 0, 0
-    while killed < args.times:
+    number = getattr(signal, f"SIG{args.signal}")
+    draw = random.Random(0)
+    counts: collections.Counter[str] = collections.Counter()
+    while counts["killed"] < args.times:
         folder = Path(tempfile.mkdtemp())
         (folder / "killed.yaml").write_text(EXPERIMENT)
         command = [sys.executable, "-m", "rllib_command", "train", "file", "killed.yaml"]
         command += ["--storage-path", "results", "--checkpoint-freq", args.checkpoint_freq]
+        resumed_from = None
         while True:
             process = subprocess.Popen(
                 command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
             )
             deadline = time.monotonic() + 600
-            before = len(iterations(folder))
-            while process.poll() is None and len(iterations(folder)) <= before:
+            before = resumed_from or 0
+            while process.poll() is None and len(rows_of(folder)) <= before:
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
             time.sleep(draw.uniform(0.0, 3.0))
-            if killed < args.times and process.poll() is None:
-                os.kill(process.pid, getattr(signal, f"SIG{args.signal}"))
-                killed += 1
+            if counts["killed"] < args.times and process.poll() is None:
+                kill(process, number, args.signal == "KILL" and counts["killed"] % 2 == 1)
+                counts["killed"] += 1
             out, _ = process.communicate()
+            if resumed_from is not None:
+                begun = [r for r in rows_of(folder) if r["iterations_since_restore"] == 1]
+                good = begun and begun[-1]["training_iteration"] == resumed_from + 1
+                counts["resumed from the newest whole checkpoint"] += bool(good)
+                if not good:
+                    counts["RESUMED ELSEWHERE"] += 1
+                    print(f"resumed from {resumed_from}?\n{out}", flush=True)
             if process.returncode == 0:
-                ended += 1
-                whole += iterations(folder) == ITERATIONS
+                counts["ended"] += 1
+                counts["ended whole"] += is_whole_run(folder)
                 break
-            if process.returncode == 2:
-                refused += 1
-                print(out)
+            resumed_from = newest_whole(folder)
+            if resumed_from == 0:
+                counts["nothing saved yet"] += 1
                 break
             if "--resume" not in command:
                 command.append("--resume")
-    print(
-        f"SIG{args.signal} {killed} times in {ended + refused} runs: {ended} came to their end, "
-        f"{whole} of them with each iteration once; {refused} could not be resumed"
-    )
+        print(
+            f"SIG{args.signal}:", ", ".join(f"{n} {what}" for what, n in counts.items()), flush=True
+        )
 
 
 if __name__ == "__main__":
