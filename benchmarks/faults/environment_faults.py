@@ -136,7 +136,7 @@ def outcome(fault: str, runners: int) -> tuple[str, str]:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             return "ENDLESS", ""
-    words = ("env=", "env runner", "env_runner", "faulty_env.py:")
+    words = ("env=", "env runner", "env_runner", "faulty_env.py:", "the environment")
     told = [line for line in out.splitlines() if any(word in line for word in words)]
     line = told[-1].strip() if told else ""
     # What Ray repeats of its processes' logs tells of each env runner that is lost, at length.

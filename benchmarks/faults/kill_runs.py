@@ -64,9 +64,8 @@ def is_whole_run(folder: Path) -> bool:
     rows = [row["training_iteration"] for row in rows_of(folder)]
     (file,) = folder.glob("results/killed/CIKD_*/progress.csv")
     with file.open(newline="") as text:
-        return (
-            rows == [int(row["training_iteration"]) for row in csv.DictReader(text)] == ITERATIONS
-        )
+        same = rows == [int(row["training_iteration"]) for row in csv.DictReader(text)]
+    return same and rows == ITERATIONS
 
 
 def newest_whole(folder: Path) -> int:

@@ -52,6 +52,18 @@ def test_root_cause_of_a_chain():
     assert root_cause("The actor died.\n") == "The actor died."
 
 
+def test_root_cause_of_a_process_that_died():
+    error = textwrap.dedent("""\
+        The actor died unexpectedly before finishing this task.
+            class_name: CIKD
+            pid: 18260
+        The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR \
+        Worker exit detail: Worker exits with an exit code 3.""")
+    assert root_cause(error).startswith(
+        "The trial's process died (SYSTEM_ERROR: Worker exits with an exit code 3.). It left no"
+    )
+
+
 @pytest.mark.parametrize(
     ("order", "best"), [("max", ("b", "1,234")), ("min", ("a", "-2")), (None, None)]
 )

@@ -107,6 +107,12 @@ def error_text(result: tune.Result, verbose: bool) -> str:
 def root_cause(error: str) -> str:
     """Shortens the traceback of a chain of exceptions to the first one and its last frame."""
     first = re.split(r"\n(?:The above exception was|During handling of)", error)[0]
+    died = re.search(r"Worker exit type: (\w+)\s+Worker exit detail: (.*)", first)
+    if "actor died unexpectedly" in first and died:
+        return (
+            f"The trial's process died ({died[1]}: {died[2].strip()}). It left no Python error: "
+            "either memory ran out, or compiled code crashed, most likely that of the environment."
+        )
     frames = list(re.finditer(r'^  File "(.+)", line (\d+), in (.+)\n', first, re.MULTILINE))
     if not frames:
         return error.strip()

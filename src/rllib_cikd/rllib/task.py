@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -64,8 +64,7 @@ class Task:
         Raises:
             EnvironmentFault: If what the environment returns cannot be used, or nothing comes.
         """
-        with self._alarm:
-            result: Any = self.env.reset(seed=seed)
+        result = self._ask(self.env.reset, seed=seed)
         if not isinstance(result, (tuple, list)) or len(result) != 2:
             self._refuse(f"reset() returned {_what(result)} instead of a pair. {_RESET}")
         observation, info = result
@@ -86,8 +85,7 @@ class Task:
 
     def step_with(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """As `step`, with an action that `self.actions` has mapped already."""
-        with self._alarm:
-            result: Any = self.env.step(action)
+        result = self._ask(self.env.step, action)
         if not isinstance(result, (tuple, list)) or len(result) != 5:
             self._refuse(f"step() returned {_what(result)} instead of five. {_STEP}")
         observation, reward, terminated, truncated, info = result
@@ -99,6 +97,13 @@ class Task:
             self._flag(truncated, "truncated"),
             info,
         )
+
+    def _ask(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            with self._alarm:
+                return method(*args, **kwargs)
+        except SystemExit as error:  # would end the process without a word
+            raise RuntimeError(f"it called sys.exit({error.code!r})") from error
 
     def close(self) -> None:
         """Closes the user's environment."""
