@@ -96,6 +96,22 @@ void optimise(int64_t size, int64_t threads) {
   }
 }
 
+// Samples of a Gaussian, whose means and deviations are halves of the same rows.
+void sample(int64_t batches, int64_t rows, int64_t width) {
+  std::mt19937 rng(2);
+  const auto size = static_cast<size_t>(batches * rows * width);
+  const Floats output = random_floats(rng, 2 * batches * rows * width);
+  // Every other batch of noise; the last one ends with the memory.
+  const Floats noise = random_floats(rng, (2 * batches - 1) * rows * width);
+  Floats actions(size), deviations(size), densities(static_cast<size_t>(batches * rows));
+  engine_sample(batches, rows, width, output.data(), 2 * width, output.data() + width, 2 * width,
+                noise.data(), 2 * rows * width, width, actions.data(), deviations.data(),
+                densities.data());
+  Floats grad_mean(size), grad_log_std(size);
+  engine_sample_gradient(batches * rows, width, actions.data(), deviations.data(), actions.data(),
+                         densities.data(), grad_mean.data(), grad_log_std.data());
+}
+
 }  // namespace
 
 int main(int, char** arguments) {
@@ -114,6 +130,7 @@ int main(int, char** arguments) {
       expect(same(work(p, seed, keep, 1), work(p, seed, keep, up_to(4))), "threads differ");
     }
     for (int64_t size : {1, 15, 16, 17, 100, 200001}) optimise(size, 3);
+    for (int i = 0; i < cases; i++) sample(up_to(4), up_to(300), up_to(i % 3 ? 20 : 1500));
 
     // Several callers at a time, each with work for more threads than there are.
     const Perceptrons p{3, 200, {17, 64, 64, 5}, 0};
