@@ -49,7 +49,7 @@ def leave() -> None:
 
 def stuck_config(where, how):
     config = small_config(Stuck, env_config={"where": where, "how": how})
-    return config.env_runners(sample_timeout_s=0.5)
+    return config.env_runners(sample_timeout_s=2.0)
 
 
 @pytest.mark.parametrize("how", [sleep, spin])
@@ -59,10 +59,10 @@ def test_an_environment_that_hangs_is_named(where, how):
     task.reset(seed=0)
     start = time.monotonic()
     with pytest.raises(
-        EnvironmentFault, match=r"env='Stuck' has not answered for 0.5 s \(`sample_timeout_s`\)"
+        EnvironmentFault, match=r"env='Stuck' has not answered for 2 s \(`sample_timeout_s`\)"
     ):
         task.reset(seed=0) if where == "reset" else [task.step([0.0]) for _ in range(3)]
-    assert 0.5 <= time.monotonic() - start < 10
+    assert 2.0 <= time.monotonic() - start < 20
 
 
 def test_training_ends_with_it(build):
@@ -76,10 +76,10 @@ def test_an_environment_that_ends_the_process_does_not(build):
 
 
 def test_short_calls_are_many_and_each_has_its_time():
-    alarm = Alarm(0.4, "x")
-    for _ in range(8):
+    alarm = Alarm(3.0, "x")
+    for _ in range(7):
         with alarm:
-            time.sleep(0.1)
+            time.sleep(0.5)
 
 
 def test_a_handler_of_the_users_is_left_alone():
