@@ -28,6 +28,20 @@ torch.set_num_threads(1)
 logging.getLogger("ray._common.deprecation").setLevel(logging.ERROR)
 
 
+#: Where whole runs are started, from the longest on.
+_LONGEST = ("experiments/test_run.py", "study/test_run.py", "behaviour/", "cli/", "rllib/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files come first: at the end, one worker would wait for another."""
+
+    def rank(item: pytest.Item) -> int:
+        path = item.path.as_posix()
+        return next((i for i, part in enumerate(_LONGEST) if part in path), len(_LONGEST))
+
+    items.sort(key=rank)
+
+
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A quiet local Ray for all tests that need one."""
