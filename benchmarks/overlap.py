@@ -1,0 +1,96 @@
+"""Speed with `sample_while_learning`, in an environment whose steps take time, as a simulator's do.
+
+    python benchmarks/overlap.py [--step-ms 20] [--runners 1 2 4] [--rounds 3] [--out FILE.json]
+
+Environment steps per second of three agents with HalfCheetah-v5's sizes: with and without the
+setting, of sampling alone and of learning alone. None can be faster than the slower of these two.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import gymnasium as gym
+import measure
+import numpy as np
+import ray
+
+from rllib_cikd import CIKD, CIKDConfig
+
+
+class SlowEnv(gym.Env):
+    """Made-up observations of HalfCheetah-v5's sizes; `env_config`: seconds a step."""
+
+    def __init__(self, config: dict[str, float]):
+        self.seconds = config["seconds"]
+        self.observation_space = gym.spaces.Box(-10.0, 10.0, (measure.OBS_DIM,), np.float32)
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (measure.ACTION_DIM,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self._observation(), {}
+
+    def step(self, action):
+        time.sleep(self.seconds)
+        return self._observation(), float(np.mean(action)), False, False, {}
+
+    def _observation(self) -> np.ndarray:
+        return self.np_random.uniform(-1, 1, measure.OBS_DIM).astype(np.float32)
+
+
+def contenders(algo: CIKD, calls: int) -> dict[str, Callable[[], float]]:
+    """Each returns environment steps per second of so many calls, after one more."""
+    settings = {}
+    for ahead in (False, True):
+        settings[ahead] = algo.config.copy(copy_frozen=False)
+        settings[ahead].sample_while_learning = ahead
+    transitions = algo._record(algo._sample())
+
+    def speed(call: Callable[[], object], ahead: bool = False) -> Callable[[], float]:
+        def run() -> float:
+            algo._sampler.restore([])  # what is under way is not counted for another contender
+            algo._sampler._config = settings[ahead]
+            call()
+            start = time.perf_counter()
+            for _ in range(calls):
+                call()
+            seconds = time.perf_counter() - start
+            return calls * len(transitions["rewards"]) / seconds
+
+        return run
+
+    return {
+        "sampling": speed(lambda: algo._sampler.sample(*algo._who_acts())),
+        "learning": speed(lambda: algo._store_and_update(transitions)),
+        "in turns": speed(algo.training_step),
+        "at once": speed(algo.training_step, ahead=True),
+    }
+
+
+def main() -> None:
+    args = measure.arguments(__doc__, step_ms=20.0, runners=[1, 2, 4], fragment=25, rounds=3)
+    ray.init(num_cpus=max(args.runners) + 1, include_dashboard=False, logging_level="ERROR")
+    report = {}
+    for runners in args.runners:
+        config = CIKDConfig().environment(SlowEnv, env_config={"seconds": args.step_ms / 1e3})
+        config.env_runners(num_env_runners=runners, rollout_fragment_length=args.fragment)
+        config.training(random_steps=0).debugging(seed=0, log_level="ERROR")
+        algo = config.build_algo()
+        figures = measure.take_turns(contenders(algo, max(2, 4 // runners)), args.rounds)
+        algo.stop()
+        m = measure.medians(figures)
+        slower = min("sampling", "learning", key=lambda name: m[name])
+        shares = {name: measure.ratio(figures, name, slower) for name in ("in turns", "at once")}
+        print(
+            f"{runners} env runners, {args.step_ms:g} ms a step, env steps/s: sampling alone "
+            f"{m['sampling']:.0f}, learning alone {m['learning']:.0f}, in turns "
+            f"{m['in turns']:.0f}, at once {m['at once']:.0f}; of {slower} alone: in turns "
+            f"{shares['in turns']:.0%}, at once {shares['at once']:.0%}"
+        )
+        report[runners] = {"median": m, "rounds": figures}
+    measure.write(args.out, step_ms=args.step_ms, fragment=args.fragment, runners=report)
+
+
+if __name__ == "__main__":
+    main()
