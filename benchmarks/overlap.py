@@ -1,9 +1,11 @@
 """Speed with `sample_while_learning`, in an environment whose steps take time, as a simulator's do.
 
-    python benchmarks/overlap.py [--step-ms 20] [--runners 1 2 4] [--rounds 3] [--out FILE.json]
+    python benchmarks/overlap.py [--step-ms 20] [--updates 1.0] [--update-ms 0] [--runners 1 2 4]
 
 Environment steps per second of three agents with HalfCheetah-v5's sizes: with and without the
 setting, of sampling alone and of learning alone. None can be faster than the slower of these two.
+`--updates` are gradient steps of every agent per environment step. With `--update-ms` the learner
+sleeps so long for each in place of computing: what overlaps then has no part in the CPUs' load.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ import gymnasium as gym
 import measure
 import numpy as np
 import ray
+import torch
 
 from rllib_cikd import CIKD, CIKDConfig
+from rllib_cikd.algorithm.sac_update import SACUpdate
 
 
 class SlowEnv(gym.Env):
@@ -37,6 +41,17 @@ class SlowEnv(gym.Env):
 
     def _observation(self) -> np.ndarray:
         return self.np_random.uniform(-1, 1, measure.OBS_DIM).astype(np.float32)
+
+
+def sleep_for_updates(algo: CIKD, seconds: float) -> None:
+    learner = algo.learner_group._learner
+    figures = torch.zeros(len(SACUpdate.STATISTICS), algo.config.ensemble_size)
+
+    def sleep(num_updates: int, batch_size: int) -> torch.Tensor:
+        time.sleep(num_updates * seconds)
+        return figures
+
+    learner._sac_updates = sleep
 
 
 def contenders(algo: CIKD, calls: int) -> dict[str, Callable[[], float]]:
@@ -69,14 +84,19 @@ def contenders(algo: CIKD, calls: int) -> dict[str, Callable[[], float]]:
 
 
 def main() -> None:
-    args = measure.arguments(__doc__, step_ms=20.0, runners=[1, 2, 4], fragment=25, rounds=3)
+    args = measure.arguments(
+        __doc__, step_ms=20.0, updates=1.0, update_ms=0.0, runners=[1, 2, 4], fragment=25, rounds=3
+    )
     ray.init(num_cpus=max(args.runners) + 1, include_dashboard=False, logging_level="ERROR")
     report = {}
     for runners in args.runners:
         config = CIKDConfig().environment(SlowEnv, env_config={"seconds": args.step_ms / 1e3})
         config.env_runners(num_env_runners=runners, rollout_fragment_length=args.fragment)
-        config.training(random_steps=0).debugging(seed=0, log_level="ERROR")
+        config.training(random_steps=0, training_intensity=args.updates * measure.BATCH_SIZE)
+        config.debugging(seed=0, log_level="ERROR")
         algo = config.build_algo()
+        if args.update_ms:
+            sleep_for_updates(algo, args.update_ms / 1e3)
         figures = measure.take_turns(contenders(algo, max(2, 4 // runners)), args.rounds)
         algo.stop()
         m = measure.medians(figures)
@@ -89,7 +109,9 @@ def main() -> None:
             f"{shares['in turns']:.0%}, at once {shares['at once']:.0%}"
         )
         report[runners] = {"median": m, "rounds": figures}
-    measure.write(args.out, step_ms=args.step_ms, fragment=args.fragment, runners=report)
+    names = ("step_ms", "updates", "update_ms", "fragment")
+    settings = {name: getattr(args, name) for name in names}
+    measure.write(args.out, **settings, runners=report)
 
 
 if __name__ == "__main__":
