@@ -86,6 +86,8 @@ class CIKD(CheckpointedSAC):
         before = self._env_steps
         # R_k: mean return of the last M episodes of member k.
         transitions = self._record(chunks)
+        # With `sample_while_learning`, the next fragment begins before this one is learned from.
+        self._sampler.sample_ahead(*self._who_acts())
         if transitions:
             # All transitions go into the shared buffer; every member takes its SAC steps.
             self._store_and_update(transitions)
@@ -99,20 +101,18 @@ class CIKD(CheckpointedSAC):
 
     def _sample(self) -> list[Chunk]:
         """A fragment from every env runner; empty if all of them failed (RLlib restarts them)."""
-        if self.config.policy_selection != "uniform":
-            probabilities = selection_probabilities(
-                self.config.policy_selection, self.history.returns.means(), self._env_steps
-            )
-            self.env_runner_group.foreach_env_runner(
-                lambda runner: setattr(runner, "selection_probabilities", probabilities)
-            )
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
-            fragments = self._sampler.sample(self._acts_randomly)
+            fragments = self._sampler.sample(*self._who_acts())
         raise_faults(fragments, self._env_steps)
         self.history.env_steps_lost += sum(fragment.lost for fragment in fragments)
         if fragments:
             self.metrics.aggregate([f.metrics for f in fragments], key=ENV_RUNNER_RESULTS)
         return [chunk for fragment in fragments for chunk in fragment.chunks]
+
+    def _who_acts(self) -> tuple[bool, np.ndarray]:
+        """Whether actions are random, and each member's probability to act in the next episode."""
+        rule, returns = self.config.policy_selection, self.history.returns.means()
+        return self._acts_randomly, selection_probabilities(rule, returns, self._env_steps)
 
     @property
     def _env_steps(self) -> int:

@@ -78,6 +78,7 @@ class CIKDConfig(SACConfig):
 
         # A fragment is sampled, then learned from. Per-call costs are paid once a fragment.
         self.rollout_fragment_length = 50
+        self.sample_while_learning = False
         self.env_runner_cls = CIKDEnvRunner
         self.disable_env_checking = True  # RLlib's check would leave every env at seed 42
         self.min_time_s_per_iteration = None
@@ -105,6 +106,7 @@ class CIKDConfig(SACConfig):
         assess_distillation: bool = NotProvided,
         random_steps: int = NotProvided,
         max_evaluation_steps: int = NotProvided,
+        sample_while_learning: bool = NotProvided,
         **kwargs,
     ) -> CIKDConfig:
         """Sets the training-related settings.
@@ -135,6 +137,9 @@ class CIKDConfig(SACConfig):
                 when learning starts, unless `num_steps_sampled_before_learning_starts` is set.
             max_evaluation_steps: An evaluation episode that has not ended after so many steps is
                 an error that asks for a time limit; a training episode as long is warned of.
+            sample_while_learning: Remote env runners sample the next fragment while the learner
+                learns from the last one. Their policies then lack the updates of one fragment
+                more, never of several. Needs `num_env_runners` of at least 1.
             **kwargs: SAC's own settings, by RLlib's names for them.
 
         Returns:

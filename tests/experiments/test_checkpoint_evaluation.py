@@ -23,7 +23,8 @@ from rllib_cikd.rllib.checkpoint_files import find_checkpoint
 def test_evaluation_needs_nothing_of_what_trained(build, tmp_path):
     config = CIKDConfig().environment("Pendulum-v1").env_runners(num_env_runners=1)
     config.evaluation(evaluation_interval=1, evaluation_num_env_runners=1)
-    path = build(config.training(ensemble_size=2)).save_to_path(str(tmp_path / "checkpoint"))
+    config.training(ensemble_size=2, sample_while_learning=True)
+    path = build(config).save_to_path(str(tmp_path / "checkpoint"))
     algorithm = _load(find_checkpoint(path), num_episodes=1, seed=None)
     assert algorithm.env_runner_group.num_remote_env_runners() == 0
     assert algorithm.eval_env_runner_group.num_remote_env_runners() == 0

@@ -457,6 +457,7 @@ def test_search_spaces_are_arguments():
 COMBINATIONS = [
     ({"reset_students": True, "ensemble_size": 1}, "reset_students=True: needs ensemble_size"),
     ({"n_step": 60}, "n_step=60: must be at most rollout_fragment_length (50)"),
+    ({"sample_while_learning": True}, "needs num_env_runners of at least 1"),
     ({"local_gpu_idx": 1}, "needs num_gpus_per_learner above 0"),
     ({"local_gpu_idx": 1, "num_gpus_per_learner": 1, "num_learners": 1}, "num_learners=0"),
     (
@@ -486,5 +487,6 @@ def test_good_combinations():
         {"reset_students": True},
         {"local_gpu_idx": 1, "num_gpus_per_learner": 1},
         {"n_step": 50},
+        {"sample_while_learning": True, "num_env_runners": 1},
     ):
         CIKDConfig().update_from_dict(values).validate()

@@ -44,6 +44,7 @@ BAD_VALUES = [
     ("distillation_updates", 0, "integer of at least 1"),
     ("distillation_updates", None, "integer of at least 1"),
     ("assess_distillation", "yes", "True or False"),
+    ("sample_while_learning", 1, "True or False"),
     ("random_steps", -1, "integer of at least 0"),
     ("num_steps_sampled_before_learning_starts", -1, "at least 0, or None"),
     ("train_batch_size_per_learner", 0, "integer of at least 1"),

@@ -216,7 +216,9 @@ def _load(path: Path, num_episodes: int, seed: int | None) -> Algorithm:
     config |= {"num_env_runners": 0, "evaluation_num_env_runners": 0, "num_learners": 0}
     if not torch.cuda.is_available():
         config["num_gpus_per_learner"] = 0
-    if not issubclass(ctor["class"], CIKD):
+    if issubclass(ctor["class"], CIKD):
+        config["sample_while_learning"] = False
+    else:
         config |= {
             "evaluation_interval": 1,
             "evaluation_duration": num_episodes,

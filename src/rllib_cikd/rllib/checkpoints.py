@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Collection
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.fs
+import ray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.sac import SAC
@@ -35,6 +37,7 @@ from rllib_cikd.rllib.restore import (
     refuse_changed_settings,
     refuse_changed_spaces,
 )
+from rllib_cikd.rllib.sampling import Sampler
 from rllib_cikd.rllib.transitions import EpisodeReader
 
 logger = logging.getLogger(__name__)
@@ -45,7 +48,8 @@ _STATE = "cikd"
 class CheckpointedSAC(SAC):
     """RLlib's `SAC` with the following differences.
 
-    - Its state holds a `History` and the generator of elections; its learner's holds the buffer.
+    - Its state holds a `History`, the generator of elections and a fragment that was sampled
+      ahead; its learner's holds the buffer.
     - A checkpoint is whole or refused (see `manifest`), and nothing is saved that is not finite.
     - Paths of checkpoints may be relative.
     - A run can go on with other settings; those that cannot change are refused by name.
@@ -53,6 +57,7 @@ class CheckpointedSAC(SAC):
 
     history: History
     _reader: EpisodeReader
+    _sampler: Sampler
     _rng: np.random.Generator
     _last_checkpoint: str | None = None  # that was written or loaded
 
@@ -69,6 +74,7 @@ class CheckpointedSAC(SAC):
             state[_STATE] = {
                 "history": self.history.get_state(),
                 "rng": self._rng.bit_generator.state,
+                "unread": self._unread_fragments(),
             }
         return state
 
@@ -84,12 +90,37 @@ class CheckpointedSAC(SAC):
             self.learner_group, lambda learner: learner.replay_buffer.num_added
         )
         self._reader.forget_ongoing()  # env runners start new episodes after a restore
+        unread = state[_STATE].get("unread", {"fragments": [], "episodes": {}})
+        self._reader.resume(unread["episodes"])
+        self._sampler.restore(unread["fragments"])
         # Optimisers bring the step sizes of the checkpoint; those of the config are what counts.
         timesteps = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.history.env_steps}
         ask_learner(
             self.learner_group,
             lambda learner: learner.after_gradient_based_update(timesteps=timesteps),
         )
+
+    def _unread_fragments(self) -> dict[str, Any]:
+        """The fragment under way (`sample_while_learning`), and what of its episodes came before.
+
+        It is not counted yet: whoever goes on from here, live or restored, reads it first. After
+        a restore its episodes end with it.
+        """
+        fragments = [f for f in self._sampler.unread() if f.fault is None]
+        chunks = [chunk for fragment in fragments for chunk in fragment.chunks]
+        last = [
+            fragment._replace(chunks=[chunk.as_last() for chunk in fragment.chunks])
+            for fragment in fragments
+        ]
+        return {"fragments": last, "episodes": self._reader.ongoing(chunks)}
+
+    @override(Algorithm)
+    def cleanup(self) -> None:
+        # RLlib would wait for ever for an env runner that hangs in the fragment under way.
+        if hasattr(self, "_sampler"):
+            with contextlib.suppress(ray.exceptions.RayError):
+                self._sampler.unread()
+        super().cleanup()
 
     @override(Algorithm)
     def save_to_path(

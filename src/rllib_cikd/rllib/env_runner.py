@@ -163,12 +163,20 @@ class CIKDEnvRunner(RestartingEnvRunner):
         finally:
             self.calls.sampling = False
 
-    def sample_fragment(self, random_actions: bool = False) -> Fragment:
+    def sample_fragment(
+        self, random_actions: bool = False, probabilities: np.ndarray | None = None
+    ) -> Fragment:
         """Samples as the config says; returns what the driver needs, and as little as it needs.
+
+        Args:
+            random_actions: See `sample`.
+            probabilities: `selection_probabilities` from now on; None: as before.
 
         A fault of the environment is returned: raised in a remote env runner, it would make RLlib
         restart it, again and again.
         """
+        if probabilities is not None:
+            self.selection_probabilities = probabilities
         before = self.env.steps
         try:
             episodes = self.sample(random_actions=random_actions)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import ray
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
@@ -18,6 +19,9 @@ logger = logging.getLogger(__name__)
 
 #: Training stops when no env runner has answered for so many times `sample_timeout_s`.
 _PATIENCE = 3
+
+#: RLlib's manager of env runners tells calls apart by it.
+_TAG = "sample_fragment"
 
 
 class Fragment(NamedTuple):
@@ -37,42 +41,81 @@ class Sampler:
 
     One that does not answer within `sample_timeout_s` hangs, as far as anybody can know: it is
     killed, and RLlib starts another in its place. RLlib itself would ask it again and again.
+    The time runs from when the fragment is waited for, also if it was begun before.
 
     Args:
         group: The env runners.
-        config: `sample_timeout_s` and what belongs to it.
+        config: `sample_while_learning`, `sample_timeout_s` and what belongs to it.
     """
 
     def __init__(self, group: EnvRunnerGroup, config: Any):
         self._group = group
         self._config = config
+        self._unread: list[Fragment] = []  # waited for, but not given to anybody yet
         self._silent_since: float | None = None  # when the first call began that nobody answered
 
-    def sample(self, random_actions: bool) -> list[Fragment]:
+    def sample(self, random_actions: bool, probabilities: np.ndarray) -> list[Fragment]:
         """A fragment from every env runner; none from one that failed or took too long.
+
+        It is the one under way, if there is one: then the arguments are not looked at.
+
+        Args:
+            random_actions: Whether the warm-up's actions are taken, not the members'.
+            probabilities: `[K]`, with which members are drawn for new episodes.
 
         Raises:
             RuntimeError: If none has answered for several times `sample_timeout_s`.
         """
-        if self._group.num_remote_workers() == 0:
-            return [self._group.local_env_runner.sample_fragment(random_actions)]
-        asked, timeout = self._group.healthy_worker_ids(), self._config.sample_timeout_s
         start = time.monotonic()
-        fragments = self._group.foreach_env_runner(
-            lambda runner: runner.sample_fragment(random_actions),
-            local_env_runner=False,
-            timeout_seconds=timeout,
-        )
-        if timeout is not None and time.monotonic() - start >= timeout:
-            silent = set(asked) - {fragment.worker for fragment in fragments}
-            remedy = "lower `rollout_fragment_length`"
-            restart_silent(self._group, silent, "sample_timeout_s", timeout, remedy)
-        if fragments or timeout is None:
+        if self._group.num_remote_workers() == 0 and not self._unread:
+            return [self._group.local_env_runner.sample_fragment(random_actions, probabilities)]
+        if not self._unread and not self._group.num_in_flight_async_reqs(_TAG):
+            self._begin(random_actions, probabilities)
+        fragments, self._unread = self.unread(), []
+        if fragments or self._config.sample_timeout_s is None:
             self._silent_since = None
         else:
             self._silent_since = self._silent_since or start
             self._give_up_if_silent()
         return fragments
+
+    def sample_ahead(self, random_actions: bool, probabilities: np.ndarray) -> None:
+        """With `sample_while_learning`, env runners begin the next fragment; else nothing.
+
+        Env runners do one thing after the other: what they are sent from now on, such as weights,
+        they look at when this fragment is done.
+        """
+        if self._config.sample_while_learning:
+            self._begin(random_actions, probabilities)
+
+    def unread(self) -> list[Fragment]:
+        """Waits for the fragment under way, if there is one, and leaves it to the next `sample`."""
+        if not self._group.num_in_flight_async_reqs(_TAG):
+            return self._unread
+        timeout = self._config.sample_timeout_s
+        answers = self._group.fetch_ready_async_reqs(tags=_TAG, timeout_seconds=timeout)
+        silent = self._under_way()
+        if silent:
+            self._group._num_env_runners_dropped_lifetime += len(silent)
+            remedy = "lower `rollout_fragment_length`"
+            restart_silent(self._group, silent, "sample_timeout_s", timeout, remedy)
+        self._unread += [fragment for _, fragment in sorted(answers, key=lambda a: a[0])]
+        return self._unread
+
+    def restore(self, unread: Sequence[Fragment]) -> None:
+        """The next `sample` gives these; a fragment under way is dropped, as of another past."""
+        self.unread()
+        self._unread = list(unread)
+
+    def _begin(self, random_actions: bool, probabilities: np.ndarray) -> None:
+        self._group.foreach_env_runner_async(
+            lambda runner: runner.sample_fragment(random_actions, probabilities), tag=_TAG
+        )
+
+    def _under_way(self) -> set[int]:
+        """Indices of the env runners whose fragments are waited for."""
+        calls = self._group._worker_manager._in_flight_req_to_actor_id.values()
+        return {worker for tag, worker in calls if tag == _TAG}
 
     def _give_up_if_silent(self) -> None:
         assert self._silent_since is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ class Chunk:
     rewards: np.ndarray  #: `[T]`, float64
     terminated: bool  #: whether the episode ended with the last step, in a terminal state
     truncated: bool  #: … or was cut there
-    abandoned: bool = False  #: … or goes on no more, because its environment raised
+    abandoned: bool = False  #: … or goes on no more: its environment raised, or is gone
 
     @classmethod
     def of(cls, episode: Any) -> Chunk | None:
@@ -48,6 +48,10 @@ class Chunk:
             truncated=agent.is_truncated,
             abandoned=is_abandoned(episode),
         )
+
+    def as_last(self) -> Chunk:
+        """The same chunk, after which its episode does not go on."""
+        return replace(self, abandoned=not (self.terminated or self.truncated))
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -138,6 +142,18 @@ class EpisodeReader:
             self._ongoing[chunk.episode_id] = episode
             self._next_number += 1
         return episode
+
+    def ongoing(self, chunks: Iterable[Chunk]) -> dict[str, dict[str, Any]]:
+        """The accounts of the episodes that these chunks go on with, for `resume`."""
+        ids = {chunk.episode_id for chunk in chunks}
+        return {i: asdict(account) for i, account in self._ongoing.items() if i in ids}
+
+    def resume(self, accounts: dict[str, dict[str, Any]]) -> None:
+        """Takes up accounts of another reader's `ongoing`; the episodes get other numbers."""
+        for episode_id, account in accounts.items():
+            account = account | {"number": self._next_number}
+            self._ongoing[episode_id] = _OngoingEpisode(**account)
+            self._next_number += 1
 
     def forget_ongoing(self) -> None:
         """Drops the accounts of unfinished episodes, for example after a restore."""

@@ -91,6 +91,12 @@ def _check_sampling(config: Any) -> None:
             f"must be at most rollout_fragment_length ({config.rollout_fragment_length}); raise "
             "`rollout_fragment_length`",
         )
+    if config.sample_while_learning and config.num_env_runners == 0:
+        reject(
+            "sample_while_learning",
+            config.sample_while_learning,
+            "needs num_env_runners of at least 1: the main process cannot sample while it learns",
+        )
     missing = sorted(set(DEFAULT_STATS_CLS_LOOKUP) - set(config.stats_cls_lookup))
     if missing:
         reject(

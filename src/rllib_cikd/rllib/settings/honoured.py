@@ -102,7 +102,7 @@ NETWORKS_AND_LEARNER: dict[str, Kind] = {
     "max_requests_in_flight_per_learner": Integer(at_least=1, at_most=10_000),
 }
 
-#: `.environment(…)` and `.env_runners(…)`.
+#: `.environment(…)` and `.env_runners(…)`; and `.training(sample_while_learning=…)`.
 SAMPLING: dict[str, Kind] = {
     "env": Environment(),
     "env_config": Mapping(),
@@ -123,6 +123,7 @@ SAMPLING: dict[str, Kind] = {
     "custom_resources_per_env_runner": _RESOURCES,
     "observation_filter": Choice(("NoFilter", "MeanStdFilter")),
     "rollout_fragment_length": Integer(at_least=1, at_most=10_000_000),
+    "sample_while_learning": Flag(),
     "episode_lookback_horizon": Integer(at_least=0, at_most=1_000_000),
     "sample_timeout_s": Number(above=0, at_most=1e9, or_none=True),
     "max_requests_in_flight_per_env_runner": Integer(at_least=1, at_most=10_000),
