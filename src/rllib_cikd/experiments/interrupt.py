@@ -16,7 +16,7 @@ from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, PopulationBasedTraining, TrialScheduler
 
 #: The signal that was received; None: none was. Not in the scheduler, which Tune stores.
 _received: int | None = None
@@ -115,7 +115,13 @@ class PausedByASignal(TrialScheduler):
     def choose_trial_to_run(self, tune_controller) -> Trial | None:
         if _received is not None:
             return None
-        return self._scheduler.choose_trial_to_run(tune_controller)
+        chosen = self._scheduler.choose_trial_to_run(tune_controller)
+        if chosen is None and isinstance(self._scheduler, PopulationBasedTraining):
+            # One that failed never comes to where the others would wait for it for ever.
+            live = [t for t in tune_controller.get_trials() if not t.is_finished()]
+            if live and all(trial.status == Trial.PAUSED for trial in live):
+                return live[0]
+        return chosen
 
     def debug_string(self) -> str:
         return self._scheduler.debug_string()

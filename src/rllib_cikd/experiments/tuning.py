@@ -151,15 +151,15 @@ def _check_together(
     scheduler: str | None, searcher: str | None, param_space: Mapping[str, Any], trials: int
 ) -> None:
     """Refuses what Tune would refuse with a traceback, and what would do nothing."""
-    if searcher and not any(domains(param_space)):
-        raise CommandError(
-            f"`search_alg` is {searcher}, but no setting in `config` is left to it. Give one or "
-            "more: `actor_lr: {tune.loguniform: [1e-5, 1e-3]}`."
-        )
     if searcher and _has_grid(param_space):
         raise CommandError(
             f"`search_alg` is {searcher}, which takes no `grid_search` in `config`. Write "
             "{tune.choice: [...]} in its place."
+        )
+    if searcher and not any(domains(param_space)):
+        raise CommandError(
+            f"`search_alg` is {searcher}, but no setting in `config` is left to it. Give one or "
+            "more: `actor_lr: {tune.loguniform: [1e-5, 1e-3]}`."
         )
     if scheduler in _POPULATION and searcher:
         raise CommandError(
