@@ -246,7 +246,7 @@ def _checkpoint_config(
     ):
         if key in spec:
             settings[setting] = spec[key]
-    if spec.get("checkpoint_on_evaluation"):
+    if spec.get("checkpoint_on_evaluation") not in (None, False):
         settings["checkpoint_frequency"] = _evaluation_interval(spec, param_space)
     score = settings.get("checkpoint_score_attribute")
     if isinstance(score, str):

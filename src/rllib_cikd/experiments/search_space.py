@@ -44,9 +44,9 @@ def with_domains(where: str, value: Any) -> Any:
     """
     if is_drawn(value):
         return _domain(where, value)
-    if isinstance(value, Mapping):
+    if type(value) is dict:  # no other mapping comes of a file
         return {key: with_domains(f"{where}: {key}", part) for key, part in value.items()}
-    if isinstance(value, list):
+    if type(value) is list:
         return [with_domains(where, part) for part in value]
     return value
 

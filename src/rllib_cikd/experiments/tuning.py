@@ -103,7 +103,7 @@ def read_tuning(spec: Mapping[str, Any], param_space: Mapping[str, Any], trials:
     chosen = [key for key in ("scheduler", "search_alg") if spec.get(key) is not None]
     if not chosen:
         for key in ("metric", "mode"):
-            if key in spec:
+            if spec.get(key) is not None:
                 raise CommandError(
                     f"`{key}` is {spec[key]!r}, but there is nothing that compares trials by it. "
                     "Give a `scheduler` or a `search_alg`, or leave it out."
