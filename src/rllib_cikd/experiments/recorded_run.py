@@ -48,6 +48,8 @@ def differences(experiment: Experiment, trials: list[Trial], goals_given: bool) 
     found = []
     for field in sorted(fields - drawn):
         now = _values([settings.get(field) for settings in experiment.trial_configs])
+        if experiment.tuning.mutated and len(now) > 1:
+            continue  # trials of a population take over each other's settings
         then = _values([trial.config.get(field) for trial in trials])
         if now != then:
             found.append(_difference(field, now, then))
