@@ -32,7 +32,7 @@ def controller(*trials: FakeTrial) -> SimpleNamespace:
 
 def test_trials_are_compared_where_the_metric_was_measured():
     """Without the rule, ASHA would let the second trial pass its first comparison unmeasured."""
-    scheduler = PausedByASignal(ASHAScheduler(grace_period=1, reduction_factor=2, max_t=9))
+    scheduler = PausedByASignal(ASHAScheduler(grace_period=1, reduction_factor=8, max_t=9))
     assert scheduler.set_search_properties("m", "max")
     assert scheduler.metric == "m"
     trials = FakeTrial("good"), FakeTrial("bad")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.fs
+import ray
 from ray import tune
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.train._internal.checkpoint_manager import _CheckpointManager
@@ -161,6 +162,9 @@ def _correct(trial: Trial, folder: Path, algorithm: type[Algorithm]) -> None:
     newest = corrected.latest_checkpoint_result
     if newest is not None and ITERATION in newest.metrics:
         drop_results_after(folder, newest.metrics[ITERATION])
+        if ray.is_initialized() and trial.local_path:
+            # Tune has its own copy, and puts it back if the run was of this very session of Ray's.
+            drop_results_after(Path(trial.local_path), newest.metrics[ITERATION])
 
 
 def _names(folder: Path) -> list[str]:
