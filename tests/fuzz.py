@@ -40,10 +40,23 @@ VALUES: list[Any] = [
     *([], {}, [[]], [None], [1], ["a"], [1, 2, 3], [[0, 1e-3], [1000, 1e-4]], [[0, -1], [5, "a"]]),
     *({"a": 1}, {"a": {"b": []}}, {"": None}, {"type": "abc"}, {"policy_0": 1}),
     *({"grid_search": []}, {"grid_search": 5}, {"grid_search": [1, 2]}, {"grid_search": [None]}),
+    *({"tune.choice": [1, 2]}, {"tune.choice": []}, {"tune.uniform": [1, "a"]}, {"tune.a": 1}),
+    *("asha", {"asha": {"max_t": -1}}, {"pbt": {"hyperparam_mutations": {"gamma": [2]}}}),
+    *(
+        ["wandb"],
+        [{"mlflow": None}],
+        ["a:b"],
+        "optuna",
+        {1: {}},
+        {"asha": 1},
+        "max",
+        "time_total_s",
+    ),
     *({"grid_search": {"a": 1}}, {"grid_search": [[], {}]}, {"grid_search": "ab"}),
 ]
 SPEC_KEYS = ["run", "env", "stop", "config", "num_samples", "checkpoint_freq", "storage_path"]
 SPEC_KEYS += ["checkpoint_at_end", "local_dir", "checkpoint_config", "keep_checkpoints_num", "x"]
+SPEC_KEYS += ["checkpoint_on_evaluation", "loggers", "scheduler", "search_alg", "metric", "mode"]
 STOP_KEYS = ["timesteps_total", "num_env_steps_sampled_lifetime", "training_iteration", "abc", ""]
 STOP_KEYS += ["env_runners/episode_return_mean", "ensemble/elected", "time_total_s", "config"]
 FOLDERS = ["model_config", "replay_buffer_config", "evaluation_config", "env_config", "config"]

@@ -3,6 +3,8 @@
 Importing this package registers "CIKD" with Ray Tune and RLlib.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ray.tune.registry import register_trainable
 
 from rllib_cikd.cikd import CIKD
@@ -10,6 +12,17 @@ from rllib_cikd.common.version import __version__
 from rllib_cikd.config import CIKDConfig
 from rllib_cikd.rllib.policy import load_policy
 
-__all__ = ["CIKD", "CIKDConfig", "__version__", "load_policy"]
+if TYPE_CHECKING:
+    from rllib_cikd.experiments.resume import restore
+
+__all__ = ["CIKD", "CIKDConfig", "__version__", "load_policy", "restore"]
 
 register_trainable("CIKD", CIKD)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "restore":  # of a room that not every worker of Ray's needs
+        from rllib_cikd.experiments.resume import restore
+
+        return restore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -27,6 +27,10 @@ def test_help_names_every_option(run_main):
         (("--num-samples", "0"), "'--num-samples'"),
         (("--checkpoint-freq", "-1"), "'--checkpoint-freq'"),
         (("--resume", "--num-samples", "2"), "leave out --config and --num-samples"),
+        (
+            ("--resume", "--wandb", "p"),
+            "leave out --config and --num-samples, --wandb and --mlflow",
+        ),
     ],
 )
 def test_wrong_options(run_main, options, words):
@@ -54,6 +58,8 @@ def test_every_option_reaches_the_run(run_main, monkeypatch):
         "resume": (True, ["--resume"]),
         "imports": (["m", "n"], ["--import", "m", "--import", "n"]),
         "ray_address": ("a:1", ["--ray-address", "a:1"]),
+        "wandb": ("p", ["--wandb", "p"]),
+        "mlflow": ("e", ["--mlflow", "e"]),
         "verbose": (True, ["-v"]),
     }
     options = [word for _, words in given.values() for word in words]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from ray import tune
 from rllib_cikd.common.errors import CommandError
 from rllib_cikd.experiments.experiment import Experiment
 from rllib_cikd.experiments.recorded_run import differences, raise_goals
+from rllib_cikd.experiments.tuning import Tuning
 
 
 def trial(result=None, status="TERMINATED", checkpoint="c", stop=None, **config):
@@ -64,6 +66,20 @@ def test_changed_fields_are_named_with_both_values():
 def test_values_that_are_drawn_are_not_compared():
     now = experiment({"actor_lr": 0.1}, actor_lr=tune.uniform(0, 1))
     assert differences(now, [trial(actor_lr=0.2)], goals_given=True) == []
+    now = experiment({"a": {"b": [0.1]}}, a={"b": [tune.uniform(0, 1)]})
+    assert differences(now, [trial(a={"b": [0.2]})], goals_given=True) == []
+
+
+def test_what_a_populations_trials_take_over_is_not_compared():
+    """Of `tau` they have two values in the file, and one after the better trial has been copied;
+    `gamma` nobody changes."""
+    now = experiment(*({"actor_lr": 0.1, "tau": t, "gamma": 0.9} for t in (0.5, 0.6)))
+    recorded = [trial(actor_lr=lr, tau=0.5, gamma=0.8) for lr in (0.2, 0.3)]
+    assert len(differences(now, recorded, goals_given=True)) == 3
+    now = dataclasses.replace(now, tuning=Tuning(mutated={"actor_lr": [0.1, 0.2, 0.3]}))
+    assert differences(now, recorded, goals_given=True) == [
+        "gamma (0.9 in the file, 0.8 in the run)"
+    ]
 
 
 def test_goals_that_are_reached_already():

@@ -7,12 +7,17 @@ import json
 import math
 from pathlib import Path
 
+import envs
 import pytest
+from helpers import SMALL_RUN
 from pyarrow.fs import LocalFileSystem
+from ray import tune
 from ray.rllib.algorithms.ppo import PPO
 
-from rllib_cikd import CIKD
+from rllib_cikd import CIKD, restore
+from rllib_cikd.common.errors import CommandError
 from rllib_cikd.experiments.resume import _result_of, drop_results_after, whole_checkpoints
+from rllib_cikd.experiments.run_lock import LOCK
 from rllib_cikd.rllib.manifest import LEARNER_STATE, MANIFEST, Manifest, write_manifest
 
 ABOUT = {
@@ -111,3 +116,46 @@ def test_results_beyond_a_checkpoint_are_dropped(tmp_path):
     assert [int(row["n"]) for row in kept] == [0, 4, 5]
     assert [row["evaluation/return"] for row in kept] == ["", "", "7.5"]
     drop_results_after(tmp_path / "missing", 3)
+
+
+def test_a_run_from_python_is_restored(ray_cluster, tmp_path, capsys):
+    """It failed at iteration 6, and the checkpoint of iteration 4 is damaged: it goes on from that
+    of iteration 2, which `Tuner.restore` would not."""
+    flag = tmp_path / "failed_once"
+
+    def fail_once(algorithm, **kwargs):
+        if algorithm.iteration == 5 and not flag.exists():
+            flag.touch()
+            raise RuntimeError("this run fails once")
+
+    settings = {"env": envs.DriftEnv, "ensemble_size": 2, "callbacks_on_train_result": fail_once}
+    run_config = tune.RunConfig(
+        name="python",
+        storage_path=str(tmp_path),
+        stop={"training_iteration": 6},
+        checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=2),
+        verbose=0,
+    )
+    tune.Tuner("CIKD", param_space=SMALL_RUN | settings, run_config=run_config).fit()
+    folder = tmp_path / "python"
+    *_, newest = sorted(folder.glob("CIKD_*/checkpoint_*"))
+    (newest / LEARNER_STATE).write_bytes(b"")
+    tuner = restore(folder)
+    assert "going on from checkpoint_000000" in capsys.readouterr().out
+    assert not (folder / LOCK).read_text()  # given back
+    (result,) = tuner.fit()
+    assert result.error is None
+    assert result.metrics["training_iteration"] == 6
+    assert result.metrics["iterations_since_restore"] == 4
+    (file,) = folder.glob("CIKD_*/result.json")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [row["training_iteration"] for row in rows] == [1, 2, 3, 4, 5, 6]
+
+
+def test_no_run_to_restore(tmp_path):
+    with pytest.raises(CommandError, match="no run of Tune's"):
+        restore(tmp_path / "missing")
+    assert not (tmp_path / "missing").exists()
+    (tmp_path / "tuner.pkl").write_bytes(b"")
+    with pytest.raises(CommandError, match="has no record of its trials"):
+        restore(tmp_path)

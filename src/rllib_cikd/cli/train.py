@@ -154,6 +154,18 @@ def train_file(
             "with. With --stop, finished ones go on, too, until the new goal.",
         ),
     ] = False,
+    wandb: Annotated[
+        str | None,
+        typer.Option(metavar="PROJECT", help="Log to this project of Weights & Biases as well."),
+    ] = None,
+    mlflow: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI_OR_EXPERIMENT",
+            help="Log to MLflow as well: to this server or folder (it has a / in it), or with its "
+            "own settings to the experiment of this name.",
+        ),
+    ] = None,
     imports: Imports = None,
     ray_address: RayAddress = None,
     verbose: Verbose = False,
@@ -174,6 +186,8 @@ def train_file(
         resume=resume,
         imports=imports or (),
         ray_address=ray_address,
+        wandb=wandb,
+        mlflow=mlflow,
         verbose=verbose,
     )
 

@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.tune import CheckpointConfig
+from ray.tune import Callback, CheckpointConfig
 from ray.tune.search.variant_generator import generate_variants
 
 from rllib_cikd.common.errors import CommandError
 from rllib_cikd.experiments.check import check_environments, check_settings, find_algorithm
+from rllib_cikd.experiments.loggers import build_loggers
 from rllib_cikd.experiments.read import read_experiments
+from rllib_cikd.experiments.search_space import is_drawn, with_domains
 from rllib_cikd.experiments.stop_criteria import (
     check_score,
     check_stop,
     flatten_stop,
     modern_key,
 )
+from rllib_cikd.experiments.tuning import Tuning, check_tuning, read_tuning
 from rllib_cikd.experiments.variants import load_variant
 
 #: A killed run loses at most this many iterations (with CIKD's defaults, 50,000 env steps).
 DEFAULT_CHECKPOINT_FREQ = 50
 #: CIKD's checkpoints hold the replay buffer: older ones are deleted to bound disk use.
 DEFAULT_CHECKPOINTS_KEPT = 2
+#: Of a trial that others may be told to go on from.
+POPULATIONS_CHECKPOINTS_KEPT = 4
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class Experiment:
         num_samples: How often the whole grid is run.
         checkpoint_config: When Tune writes checkpoints, and how many it keeps.
         storage_path: Folder of results named in the file, if any.
+        tuning: Its scheduler and searcher, if any.
+        loggers: Those besides Tune's own.
     """
 
     name: str
@@ -52,6 +60,8 @@ class Experiment:
     num_samples: int
     checkpoint_config: CheckpointConfig
     storage_path: str | None = None
+    tuning: Tuning = field(default_factory=Tuning)
+    loggers: list[Callback] = field(default_factory=list)
 
     @property
     def num_trials(self) -> int:
@@ -148,7 +158,7 @@ def storage_of(spec: Mapping[str, Any]) -> str | None:
 
 def _build(name: str, spec: dict[str, Any], stop: Mapping) -> Experiment:
     algorithm = find_algorithm(spec.get("run"))
-    param_space = spec["config"]
+    param_space = with_domains("config", spec["config"])
     env = spec.get("env")
     if env is not None and param_space.setdefault("env", env) != env:
         raise CommandError(f"`env` is {env!r}, but `config` has {param_space['env']!r}. Keep one.")
@@ -162,11 +172,14 @@ def _build(name: str, spec: dict[str, Any], stop: Mapping) -> Experiment:
     except Exception as error:  # of a function of the user's, too
         raise CommandError(f"config: {error}") from error
     criteria = {**flatten_stop(spec.get("stop") or {}), **flatten_stop(stop)}
-    checkpoint_config = _checkpoint_config(spec)
+    loggers = build_loggers(spec.get("loggers"))
+    tuning = read_tuning(spec, param_space, len(trial_configs) * num_samples)
+    checkpoint_config = _checkpoint_config(spec, param_space, tuning)
     for trial_config in trial_configs:
         config = check_settings(algorithm, trial_config)
         check_stop(criteria, config)
         check_score(checkpoint_config.checkpoint_score_attribute, config)
+        check_tuning(tuning, config, trial_config, partial(check_settings, algorithm))
     check_environments(algorithm, trial_configs)
     return Experiment(
         name=name,
@@ -177,6 +190,8 @@ def _build(name: str, spec: dict[str, Any], stop: Mapping) -> Experiment:
         num_samples=num_samples,
         checkpoint_config=checkpoint_config,
         storage_path=storage_of(spec),
+        tuning=tuning,
+        loggers=loggers,
     )
 
 
@@ -198,7 +213,7 @@ def _check_grids(where: str, value: Any) -> None:
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Lays `over` over `base`, key by key in nested dicts; a `grid_search` replaces."""
+    """Lays `over` over `base`, key by key in nested dicts; a `grid_search` or a draw replaces."""
     merged = copy.deepcopy(dict(base))
     for key, value in over.items():
         old = merged.get(key)
@@ -206,6 +221,8 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
             isinstance(old, dict)
             and isinstance(value, Mapping)
             and not {"grid_search"} & {*old, *value}
+            and not is_drawn(old)
+            and not is_drawn(value)
         ):
             merged[key] = _merge(old, value)
         else:
@@ -213,11 +230,13 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _checkpoint_config(spec: Mapping[str, Any]) -> CheckpointConfig:
+def _checkpoint_config(
+    spec: Mapping[str, Any], param_space: Mapping[str, Any], tuning: Tuning
+) -> CheckpointConfig:
     settings = {
         "checkpoint_frequency": DEFAULT_CHECKPOINT_FREQ,
         "checkpoint_at_end": True,
-        "num_to_keep": DEFAULT_CHECKPOINTS_KEPT,
+        "num_to_keep": POPULATIONS_CHECKPOINTS_KEPT if tuning.mutated else DEFAULT_CHECKPOINTS_KEPT,
         **(spec.get("checkpoint_config") or {}),
     }
     for key, setting in (
@@ -227,6 +246,8 @@ def _checkpoint_config(spec: Mapping[str, Any]) -> CheckpointConfig:
     ):
         if key in spec:
             settings[setting] = spec[key]
+    if spec.get("checkpoint_on_evaluation") not in (None, False):
+        settings["checkpoint_frequency"] = _evaluation_interval(spec, param_space)
     score = settings.get("checkpoint_score_attribute")
     if isinstance(score, str):
         settings["checkpoint_score_attribute"] = modern_key(score)
@@ -234,3 +255,25 @@ def _checkpoint_config(spec: Mapping[str, Any]) -> CheckpointConfig:
         return CheckpointConfig(**settings)
     except (TypeError, ValueError) as error:
         raise CommandError(f"checkpoint settings: {error}") from error
+
+
+def _evaluation_interval(spec: Mapping[str, Any], param_space: Mapping[str, Any]) -> int:
+    """How often a checkpoint is written if it is after each evaluation, in iterations."""
+    given = spec["checkpoint_on_evaluation"]
+    if given is not True:
+        raise CommandError(f"`checkpoint_on_evaluation` is {given!r}. Give true or false.")
+    for key, place in (
+        ("checkpoint_freq", spec),
+        ("checkpoint_frequency", spec.get("checkpoint_config") or {}),
+    ):
+        if key in place:
+            raise CommandError(
+                f"`checkpoint_on_evaluation` is true, but `{key}` is {place[key]!r}. Keep one."
+            )
+    interval = param_space.get("evaluation_interval")
+    if not isinstance(interval, int) or interval < 1:
+        raise CommandError(
+            f"`checkpoint_on_evaluation` is true, but `evaluation_interval` in `config` is "
+            f"{interval!r}. Give the number of iterations from one evaluation to the next."
+        )
+    return interval

@@ -6,15 +6,17 @@ loop ends. Tune's own way is to leave them where they are.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, PopulationBasedTraining, TrialScheduler
 
 #: The signal that was received; None: none was. Not in the scheduler, which Tune stores.
 _received: int | None = None
@@ -61,16 +63,68 @@ def _ask_for_the_end(number: int, frame: object) -> None:
     )
 
 
-class PausedByASignal(FIFOScheduler):
-    """Tune's default scheduler; after a signal, it pauses each trial when its iteration is over."""
+class PausedByASignal(TrialScheduler):
+    """Another scheduler that, after a signal, pauses each trial when its iteration is over.
+
+    The other one decides by results in which its metric was measured: where the metric is NaN, as
+    between two evaluations, the trial goes on.
+
+    Args:
+        scheduler: The other one; None for Tune's default, which lets trials run to their end.
+    """
+
+    def __init__(self, scheduler: TrialScheduler | None = None):
+        super().__init__()
+        self._scheduler = scheduler or FIFOScheduler()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Runs of before there was another one are gone on with.
+        self.__dict__ = {"_scheduler": FIFOScheduler(), **state}
+
+    @property
+    def metric(self) -> str | None:
+        return self._scheduler.metric
+
+    @property
+    def supports_buffered_results(self) -> bool:
+        return self._scheduler.supports_buffered_results
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec) -> bool:
+        return self._scheduler.set_search_properties(metric, mode, **spec)
+
+    def on_trial_add(self, tune_controller, trial: Trial) -> None:
+        self._scheduler.on_trial_add(tune_controller, trial)
+
+    def on_trial_error(self, tune_controller, trial: Trial) -> None:
+        self._scheduler.on_trial_error(tune_controller, trial)
 
     def on_trial_result(self, tune_controller, trial: Trial, result: dict) -> str:
         if _received is not None:
             return TrialScheduler.PAUSE
-        return super().on_trial_result(tune_controller, trial, result)
+        value = result.get(self.metric)
+        if isinstance(value, float) and math.isnan(value):
+            return TrialScheduler.CONTINUE
+        return self._scheduler.on_trial_result(tune_controller, trial, result)
+
+    def on_trial_complete(self, tune_controller, trial: Trial, result: dict) -> None:
+        self._scheduler.on_trial_complete(tune_controller, trial, result)
+
+    def on_trial_remove(self, tune_controller, trial: Trial) -> None:
+        self._scheduler.on_trial_remove(tune_controller, trial)
 
     def choose_trial_to_run(self, tune_controller) -> Trial | None:
-        return None if _received is not None else super().choose_trial_to_run(tune_controller)
+        if _received is not None:
+            return None
+        chosen = self._scheduler.choose_trial_to_run(tune_controller)
+        if chosen is None and isinstance(self._scheduler, PopulationBasedTraining):
+            # One that failed never comes to where the others would wait for it for ever.
+            live = [t for t in tune_controller.get_trials() if not t.is_finished()]
+            if live and all(trial.status == Trial.PAUSED for trial in live):
+                return live[0]
+        return chosen
+
+    def debug_string(self) -> str:
+        return self._scheduler.debug_string()
 
 
 class EndedByASignal(tune.Callback):

@@ -28,6 +28,12 @@ EXPERIMENT_KEYS = (
     "checkpoint_freq",
     "checkpoint_at_end",
     "keep_checkpoints_num",
+    "checkpoint_on_evaluation",
+    "loggers",
+    "scheduler",
+    "search_alg",
+    "metric",
+    "mode",
 )
 _FORM = "`experiment_name: {run: CIKD, env: ..., stop: {...}, config: {...}}`"
 

@@ -11,11 +11,11 @@ import pyarrow.fs
 from ray import tune
 from ray.tune.execution.experiment_state import _find_newest_experiment_checkpoint
 from ray.tune.experiment import Trial
-from ray.tune.search.sample import Domain
 from ray.tune.utils import flatten_dict
 
 from rllib_cikd.common.errors import CommandError
 from rllib_cikd.experiments.experiment import Experiment
+from rllib_cikd.experiments.search_space import domains
 
 #: What `rllib train` sets by itself, by what the machine has.
 _OF_THE_MACHINE = ("num_cpus_for_main_process",)
@@ -43,10 +43,13 @@ def differences(experiment: Experiment, trials: list[Trial], goals_given: bool) 
     """
     fields = {key for settings in experiment.trial_configs for key in settings}
     fields |= {key for trial in trials for key in trial.config if key not in _OF_THE_MACHINE}
-    drawn = {key for key, value in experiment.param_space.items() if isinstance(value, Domain)}
+    drawn = {key for key, value in experiment.param_space.items() if any(domains(value))}
+    drawn |= set(experiment.tuning.mutated or ())
     found = []
     for field in sorted(fields - drawn):
         now = _values([settings.get(field) for settings in experiment.trial_configs])
+        if experiment.tuning.mutated and len(now) > 1:
+            continue  # trials of a population take over each other's settings
         then = _values([trial.config.get(field) for trial in trials])
         if now != then:
             found.append(_difference(field, now, then))

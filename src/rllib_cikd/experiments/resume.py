@@ -9,11 +9,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 import pyarrow.fs
+import ray
 from ray import tune
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.train._internal.checkpoint_manager import _CheckpointManager
@@ -22,9 +24,11 @@ from ray.tune.experiment import Trial
 from ray.tune.utils import flatten_dict
 
 from rllib_cikd.cikd import CIKD
-from rllib_cikd.common.errors import DamagedCheckpoint
+from rllib_cikd.common.errors import CommandError, DamagedCheckpoint
 from rllib_cikd.common.files import write_whole
 from rllib_cikd.common.result_keys import ITERATION
+from rllib_cikd.experiments.kept_modules import recall_modules
+from rllib_cikd.experiments.run_lock import RunLock
 from rllib_cikd.experiments.tune_record import mend_record, newest_record
 from rllib_cikd.rllib.checkpoint_scores import checkpoint_metrics
 from rllib_cikd.rllib.manifest import MANIFEST, check_checkpoint
@@ -72,6 +76,42 @@ def restore_tuner(folder: str, algorithm: type[Algorithm]) -> tune.Tuner:
     return tune.Tuner.restore(
         folder, trainable=algorithm, resume_unfinished=True, resume_errored=True
     )
+
+
+def restore(path: str | os.PathLike[str], algorithm: type[Algorithm] = CIKD) -> tune.Tuner:
+    """A Tuner that goes on with a run that was cut off, as `rllib train --resume` does.
+
+    Tune's own `Tuner.restore` cannot read a record that was cut short, and goes by the checkpoints
+    that it names. Here the record is corrected first: each trial that has not ended goes on from
+    its newest whole checkpoint, and results beyond that are dropped, as they come again.
+
+    Args:
+        path: The run's folder, or its URI, where nothing can be corrected.
+        algorithm: What the run trains.
+
+    Returns:
+        Call its `fit()` to go on, its `get_results()` to look at what there is.
+
+    Raises:
+        CommandError: If there is no run in the folder, or another process is writing into it.
+    """
+    folder = os.fspath(path)
+    if "://" not in folder:
+        folder = str(Path(folder).expanduser().resolve())
+    if not tune.Tuner.can_restore(folder):
+        raise CommandError(f"{folder}: no run of Tune's. Give the folder that has a tuner.pkl.")
+    lock = None if "://" in folder else RunLock(Path(folder))
+    try:
+        recall_modules(folder).load()
+        if not mend_run(folder, algorithm):
+            raise CommandError(
+                f"{folder} has no record of its trials: the run was killed before Tune had written "
+                "one. Start it anew."
+            )
+        return restore_tuner(folder, algorithm)
+    finally:
+        if lock is not None:
+            lock.release()
 
 
 def whole_checkpoints(trial: Path, algorithm: type[Algorithm]) -> list[Path]:
@@ -122,6 +162,9 @@ def _correct(trial: Trial, folder: Path, algorithm: type[Algorithm]) -> None:
     newest = corrected.latest_checkpoint_result
     if newest is not None and ITERATION in newest.metrics:
         drop_results_after(folder, newest.metrics[ITERATION])
+        if ray.is_initialized() and trial.local_path:
+            # Tune has its own copy, and puts it back if the run was of this very session of Ray's.
+            drop_results_after(Path(trial.local_path), newest.metrics[ITERATION])
 
 
 def _names(folder: Path) -> list[str]:

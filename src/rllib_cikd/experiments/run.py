@@ -16,11 +16,8 @@ import ray
 from ray import tune
 from ray.train.constants import DEFAULT_STORAGE_PATH
 
-from rllib_cikd.cikd import CIKD
 from rllib_cikd.common.errors import FAILED, INTERRUPTED, OK, CommandError, print_error
-from rllib_cikd.common.text import format_number
 from rllib_cikd.common.user_modules import UserModules, given_modules
-from rllib_cikd.engine import library
 from rllib_cikd.experiments import interrupt
 from rllib_cikd.experiments.disk import disk_problem
 from rllib_cikd.experiments.experiment import (
@@ -29,15 +26,15 @@ from rllib_cikd.experiments.experiment import (
     read_specs,
     storage_of,
 )
-from rllib_cikd.experiments.kept_modules import ModulesKeeper, recall_modules
+from rllib_cikd.experiments.kept_modules import recall_modules
+from rllib_cikd.experiments.loggers import with_options
+from rllib_cikd.experiments.new_tuner import new_tuner
 from rllib_cikd.experiments.outcome import last_checkpoints, remedy, report_outcome, state
-from rllib_cikd.experiments.progress import ProgressCallback
 from rllib_cikd.experiments.ray_start import check_fits, start_ray
 from rllib_cikd.experiments.recorded_run import differences, raise_goals, recorded_trials
 from rllib_cikd.experiments.resume import mend_run, restore_tuner
 from rllib_cikd.experiments.run_lock import Locked, RunLock
 from rllib_cikd.experiments.stop_criteria import flatten_stop
-from rllib_cikd.experiments.tune_record import ProgressFile, RecordKeeper
 
 # Beyond a few threads, updates of small networks do not get faster.
 _MAX_CPUS_OF_MAIN_PROCESS = 4
@@ -71,6 +68,8 @@ def train(
     resume: bool = False,
     imports: Sequence[str] = (),
     ray_address: str | None = None,
+    wandb: str | None = None,
+    mlflow: str | None = None,
     verbose: bool = False,
 ) -> int:
     """Trains the experiments of a file one after another, and says what they leave.
@@ -84,6 +83,7 @@ def train(
             trials that have ended, until they reach it.
         imports: Modules of the user's that register environments; remembered in the checkpoints.
         ray_address: Of the Ray cluster to use (see `start_ray`).
+        wandb, mlflow: Loggers laid over those of the file (see `loggers.with_options`).
         verbose: Whether Tune tells what it does, and errors come with their traceback.
 
     Returns:
@@ -92,10 +92,11 @@ def train(
     Raises:
         CommandError: If something of this cannot be done.
     """
-    if resume and (config or num_samples):
+    if resume and (config or num_samples or wandb is not None or mlflow is not None):
         raise CommandError(
-            "--resume continues a run with the settings that it was started with: leave out "
-            "--config and --num-samples. A higher goal may be given with --stop."
+            "--resume continues a run with the settings and loggers that it was started with: "
+            "leave out --config and --num-samples, --wandb and --mlflow. A higher goal may be "
+            "given with --stop."
         )
     modules = given_modules(imports, Path(file).parent)
     modules.load()
@@ -105,6 +106,8 @@ def train(
         "checkpoint_at_end": checkpoint_at_end,
     }
     specs = read_specs(file, variant=variant, config=config, options=options)
+    for spec in specs.values():
+        spec["loggers"] = with_options(spec.get("loggers"), wandb, mlflow)
     with ExitStack() as locks:
         runs = _find_folders(file, specs, storage_path, experiment_name, resume, locks)
         for run in runs:
@@ -145,7 +148,7 @@ def _train(
             print(f"resuming {run.folder}", flush=True)
             tuner = restore_tuner(run.folder, experiment.algorithm)
         else:
-            tuner = _new_tuner(run, experiment, modules, verbose)
+            tuner = new_tuner(run.storage, run.name, experiment, modules, verbose)
         with interrupt.after_a_checkpoint():
             grid = tuner.fit()
     except KeyboardInterrupt:  # the second one
@@ -303,42 +306,3 @@ def _fit_to_this_machine(experiment: Experiment) -> Experiment:
     cpus = min(1 + idle, _MAX_CPUS_OF_MAIN_PROCESS)
     param_space = {**experiment.param_space, "num_cpus_for_main_process": cpus}
     return dataclasses.replace(experiment, param_space=param_space)
-
-
-def _new_tuner(
-    run: _Run, experiment: Experiment, modules: UserModules, verbose: bool
-) -> tune.Tuner:
-    several = experiment.num_trials > 1
-    env = experiment.param_space.get("env")
-    until = " or ".join(f"{key} >= {format_number(v)}" for key, v in experiment.stop.items())
-    print(
-        f"{experiment.name}: {experiment.algorithm.__name__} on {getattr(env, '__name__', env)}, "
-        f"{experiment.num_trials} trial{'s' if several else ''}, "
-        f"until {until or 'interrupted: `stop` is empty'}\n"
-        f"results: {run.folder}",
-        *([library.describe()] if issubclass(experiment.algorithm, CIKD) else []),
-        sep="\n",
-        flush=True,
-    )
-    progress = ProgressCallback(experiment.name, several_trials=several, bars=not verbose)
-    return tune.Tuner(
-        experiment.algorithm,
-        param_space=experiment.param_space,
-        tune_config=tune.TuneConfig(
-            num_samples=experiment.num_samples, scheduler=interrupt.PausedByASignal()
-        ),
-        run_config=tune.RunConfig(
-            name=run.name,
-            storage_path=run.storage,
-            stop=experiment.stop,
-            checkpoint_config=experiment.checkpoint_config,
-            callbacks=[
-                progress,
-                RecordKeeper(),
-                ProgressFile(),
-                ModulesKeeper(modules),
-                interrupt.EndedByASignal(),
-            ],
-            verbose=2 if verbose else 0,
-        ),
-    )

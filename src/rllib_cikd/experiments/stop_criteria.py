@@ -1,4 +1,4 @@
-"""Names of results, to stop at and to score checkpoints by.
+"""Names of results: to stop at, to score checkpoints by, and to compare trials by.
 
 Classic names become today's, and what is never reported is refused.
 """
@@ -124,6 +124,35 @@ def check_score(attribute: str | None, config: AlgorithmConfig) -> None:
             "it out, and keep all with `num_to_keep: null`."
         )
     _check_reported(attribute, config, field, "no checkpoint would be scored", "Common scores")
+
+
+def check_metric(
+    key: str, config: AlgorithmConfig, field: str, *, at_the_end: bool = False
+) -> None:
+    """Refuses to compare trials by what is not reported, or by no number.
+
+    Args:
+        key: Of a result, joined by "/".
+        config: Of a trial, validated.
+        field: Where it is named; begins the error.
+        at_the_end: Whether trials are compared by their last result alone.
+
+    Raises:
+        CommandError: If the algorithm does not report it, or not in its last result.
+    """
+    _check_reported(key, config, field, "trials cannot be compared by it", "Common metrics")
+    lasting = dict(
+        zip(
+            map(keys.score_key, keys.SUMMARIES),
+            map(keys.evaluation_key, keys.SUMMARIES),
+            strict=True,
+        )
+    )
+    if at_the_end and key in lasting and config.evaluation_interval != 1:
+        raise CommandError(
+            f"{field} is NaN in iterations without an evaluation, and the last one may be of them. "
+            f"Give {lasting[key]!r}, which repeats the last evaluation."
+        )
 
 
 def _check_reported(
