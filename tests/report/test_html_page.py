@@ -157,4 +157,4 @@ def test_ids_of_figures_are_told_apart():
     assert '<path id="f1-p"/><use xlink:href="#f1-p" clip-path="url(#f1-p)"/></svg>' in found
     assert "http" not in found
     assert 'aria-label="a &quot;title&quot;"' in found
-    assert "max-width: 10.0rem; min-width: 7.5rem" in found
+    assert "max-width: 12.0rem; min-width: 7.8rem" in found

@@ -16,9 +16,9 @@ from markupsafe import Markup
 from rllib_cikd.report.markdown_html import to_html
 
 _TEMPLATE = "page.html"
-_POINTS_IN_A_REM = 12
+_POINTS_IN_A_REM = 10
 # Below this the letters of a figure cannot be read; it scrolls sideways instead.
-_SMALLEST = 0.75
+_SMALLEST = 0.65
 
 
 def html_page(

@@ -11,31 +11,30 @@ from rllib_cikd.common.text import format_duration
 from rllib_cikd.report.markdown import NONE, number, table
 from rllib_cikd.report.study_data import Curves, StudyData
 
+_TEXT = (
+    "Medians over seeds. Wall time is training and evaluation up to the last step which all seeds "
+    "have; runs that shared a machine slowed each other down. A phase's seconds are the median "
+    "over phases and seeds."
+)
+_HEADER = [
+    *("task", "variant", "wall time", "environment steps a second"),
+    *("updates of a member a second", "seconds a phase", "share of wall time in phases"),
+]
+
 
 def speed_section(data: StudyData, variants: Sequence[str]) -> list[str]:
-    """Markdown blocks: steps and updates a second, and the time that phases take."""
+    """Markdown blocks: steps and updates a second, and the time that phases take.
+
+    Columns that no run has a figure for are left out.
+    """
     rows = [
         [task, curves.variant, *_cells(curves, data.phases.get((curves.variant, task)))]
         for task in data.tasks
         for curves in data.curves_of(variants, task)
     ]
-    return [
-        "Medians over seeds. Wall time is training and evaluation up to the last step which all "
-        "seeds have; runs that shared a machine slowed each other down. A phase's seconds are the "
-        "median over phases and seeds.",
-        table(
-            [
-                *("task", "variant", "wall time", "environment steps a second"),
-                *(
-                    "updates of a member a second",
-                    "seconds a phase",
-                    "share of wall time in phases",
-                ),
-            ],
-            rows,
-            words=2,
-        ),
-    ]
+    columns = [i for i in range(len(_HEADER)) if any(row[i] != NONE for row in rows)]
+    shown = [[row[i] for i in columns] for row in (_HEADER, *rows)]
+    return [_TEXT, table(shown[0], shown[1:], words=2)]
 
 
 def _cells(curves: Curves, phases: pd.DataFrame | None) -> list[str]:

@@ -35,12 +35,12 @@ def provenance(runs: Sequence[Run], starts: Sequence[Mapping[str, Any]]) -> list
     """Markdown blocks: commands, versions, machine, seeds and settings.
 
     Args:
-        runs: None if the folder says nothing of them.
+        runs: Empty if the folder says nothing of them.
         starts: See `read_starts`.
     """
     blocks = _starts(starts)
     if not runs:
-        return [*blocks, "Seeds and settings: not in this folder, which has figures only."]
+        return [*blocks, "Settings: not recorded in this folder."]
     return [*blocks, _seeds(runs), *_settings(runs)]
 
 
