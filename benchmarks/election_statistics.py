@@ -10,7 +10,7 @@ Writes to DIR, as the run goes on:
   just before the phase (the truth), of 10 others (what a small evaluation would say), R_k, who was
   elected, and the members' actions as the critics value them (all members' critics, the others',
   the member's own; states of the whole buffer, of its last 5,000 transitions);
-- `NAME.evaluations.csv`: the same evaluations in the form that `rllib study report` reads.
+- `NAME.evaluations.csv`: the same evaluations in the form that `rllib report` reads.
 
 `benchmarks/election_rules.py` judges rules of election by these files.
 """

@@ -2,7 +2,7 @@
 
     pip install -e ".[benchmarks,study]"
     python benchmarks/stable_baselines3_sac.py HalfCheetah-v5 --seeds 0 1 2 --steps 100000 --out DIR
-    rllib study run STUDY_WITH_vanilla-sac --storage-path DIR && rllib study report DIR
+    rllib study run STUDY_WITH_vanilla-sac --storage-path DIR && rllib report DIR
 
 The same task, batch, networks, step sizes, warm-up of 10,000 random steps and evaluation (20
 deterministic episodes each 10,000 steps). Writes a CSV for each seed, of variant `sb3-sac`, with

@@ -206,7 +206,7 @@ def _damaged_file(draw: random.Random) -> Input:
 def _words(draw: random.Random) -> Input:
     text = yaml.safe_dump({"fuzz": {"run": "CIKD", "env": "Pendulum-v1", "config": SMALL_SETTINGS}})
     groups = [["train", "file"], ["train", "example"], ["evaluate"], ["export"], ["study", "run"]]
-    words = list(draw.choice([*groups, ["study", "report"], ["list"], [draw.choice(COMMANDS)]]))
+    words = list(draw.choice([*groups, ["report"], ["list"], [draw.choice(COMMANDS)]]))
     targets = ["good.yaml", "cikd-pendulum", ".", "nothing", "empty", "binary", "", "good.yaml/x"]
     for _ in range(draw.randrange(4)):
         kind = draw.random()

@@ -12,9 +12,9 @@ def test_version(run_main):
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ((), ("train", "evaluate", "study", "--version", "--install-completion")),
+        ((), ("train", "evaluate", "study", "report", "--version", "--install-completion")),
         (("train",), ("file",)),
-        (("study",), ("run", "report")),
+        (("study",), ("run",)),
     ],
 )
 def test_help_of_groups(run_main, command, words):

@@ -4,7 +4,7 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "command", [("train", "file"), ("evaluate",), ("study", "run"), ("study", "report")]
+    "command", [("train", "file"), ("evaluate",), ("study", "run"), ("report",)]
 )
 def test_errors_are_one_line_and_have_a_traceback_with_v(run_main, command):
     exit_code, stdout, stderr = run_main(*command, "nowhere.yaml")

@@ -1,4 +1,4 @@
-"""`rllib study run` and `rllib study report`: their options."""
+"""`rllib study run`: its options."""
 
 
 def test_every_option_reaches_the_study(run_main, monkeypatch):
@@ -10,15 +10,6 @@ def test_every_option_reaches_the_study(run_main, monkeypatch):
     run_main("study", "run", "s.yaml", *options)
     names = {"storage_path": "d", "experiment_name": "n", "ray_address": "a:1"}
     assert seen == {"file": "s.yaml", **names, "verbose": True}
-
-
-def test_every_option_reaches_the_report(run_main, monkeypatch):
-    seen = {}
-    monkeypatch.setattr(
-        "rllib_cikd.study.command.report", lambda folder, **given: seen.update(given, folder=folder)
-    )
-    run_main("study", "report", "d", "--out", "o", "--baseline", "cikd")
-    assert seen == {"folder": "d", "out": "o", "baseline": "cikd"}
 
 
 def test_a_studys_results_are_in_a_folder(run_main):

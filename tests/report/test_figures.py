@@ -14,9 +14,10 @@ def test_figures_without_data_are_left_out_and_named(tmp_path: Path):
     write_csv(tmp_path / "evaluations.csv", EVALUATIONS, CIKD[0])
     report = "\n".join(save_figures(read_study_data(tmp_path), ["cikd"], ["cikd"], tmp_path))
     files = sorted(path.stem for path in tmp_path.glob("*.png"))
-    assert files == ["learning-curves", "learning-curves-mean", "learning-curves-wall-time"]
+    curves = ["learning-curves", "learning-curves-mean", "learning-curves-wall-time"]
+    assert files == [*curves, "members"]
     assert "- The teacher of every phase: there are no phases." in report
-    assert "- The best of independent lone agents: no variant with one member" in report
+    assert "lone agent:" not in report  # nobody misses them in a run of an ensemble
 
 
 def test_every_figure_is_written_and_shown(data: StudyData, tmp_path: Path):
@@ -25,7 +26,7 @@ def test_every_figure_is_written_and_shown(data: StudyData, tmp_path: Path):
     report = "\n".join(save_figures(data, ["vanilla-sac", "cikd"], ["vanilla-sac"], folder))
     names = [
         *("learning-curves", "learning-curves-mean", "learning-curves-wall-time"),
-        *("teachers", "teacher-proportions"),
+        *("members", "teachers", "teacher-proportions", "distances"),
         *("students-above-teacher", "best-seed", "best-seed-proportions"),
     ]
     assert sorted(path.stem for path in folder.glob("*.svg")) == sorted(names)

@@ -13,6 +13,11 @@ from rllib_cikd.common.errors import CommandError
 from rllib_cikd.report.page import write_report
 
 
+def markdown(page: Path) -> str:
+    """The same report in Markdown."""
+    return page.with_name("report.md").read_text()
+
+
 @pytest.fixture
 def no_figures(monkeypatch) -> None:
     """They take the most of a report's time."""
@@ -20,19 +25,21 @@ def no_figures(monkeypatch) -> None:
 
 
 def test_a_page_has_every_section(folder: Path):
-    report = write_report(folder).read_text()
+    report = markdown(write_report(folder))
     assert "baseline: **vanilla-sac**" in report
     assert "**Fewer than 5 seeds**: all variants." in report
     headings = [line for line in report.splitlines() if line.startswith("## ")]
     assert headings == [
-        *("## How to read it", "## T-v0", "## Distillation", "## Figures", "## Every seed")
+        *("## Against vanilla-sac", "## Figures", "## T-v0", "## Distillation", "## Speed"),
+        *("## Every seed", "## How to read it"),
     ]
     # Final return, best return, area, steps to the baseline's; distances, teachers, above.
+    # Other tables begin with the task.
     assert len(cells(report, "cikd")) == 7
 
 
 def test_baseline_can_be_chosen(folder: Path, no_figures):
-    report = write_report(folder, baseline="cikd").read_text()
+    report = markdown(write_report(folder, baseline="cikd"))
     assert "Steps to reach 35.00, the final return of cikd" in report
     with pytest.raises(CommandError, match=r"no variant 'cidk'.*Did you mean 'cikd'"):
         write_report(folder, baseline="cidk")
@@ -52,22 +59,25 @@ def test_a_report_does_not_read_reports(folder: Path, no_figures):
     stale = page.parent / "evaluations.csv"
     stale.write_text(stale.read_text().replace("cikd,", "stale,"))
     elsewhere = write_report(folder, out=folder / "tables")
-    assert "stale" not in elsewhere.read_text()
+    assert "stale" not in markdown(elsewhere)
     copied = elsewhere.with_name("evaluations.csv")
     copied.write_text(copied.read_text().replace("cikd,", "stale,"))
-    assert "stale" not in write_report(folder, out=elsewhere.parent).read_text()
+    assert "stale" not in markdown(write_report(folder, out=elsewhere.parent))
     # What a report wrote is a study in itself.
     copy = write_report(elsewhere.parent, out=folder / "copy")
-    assert copy.read_text().split("\n", 1)[1] == elsewhere.read_text().split("\n", 1)[1]
+    assert markdown(copy).split("\n", 1)[1] == markdown(elsewhere).split("\n", 1)[1]
 
 
-def test_without_matplotlib_the_error_says_what_to_install(folder: Path, monkeypatch):
+@pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
+def test_what_is_missing_is_named_and_how_to_install_it(folder: Path, monkeypatch, package):
     for name in [*sys.modules]:
         if (
-            name.startswith(("matplotlib.", "rllib_cikd.report."))
+            name.startswith((f"{package}.", "rllib_cikd.report."))
             and name != write_report.__module__
         ):
             monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(CommandError, match=r"pip install 'rllib-cikd\[study\]'"):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(
+        CommandError, match=rf"a report needs {package}; pip install 'rllib-cikd\[study\]'"
+    ):
         write_report(folder)

@@ -80,9 +80,9 @@ def test_a_killed_study_goes_on_and_grows(project, capsys):
         "small_cikd_seed2",
     }
 
-    assert main(["study", "report", str(folder)]) == 0
+    assert main(["report", str(folder)]) == 0
     report = (folder / "report" / "report.md").read_text()
-    assert f"report: {folder / 'report' / 'report.md'}" in capsys.readouterr().out
+    assert f"report: {folder / 'report' / 'report.html'}" in capsys.readouterr().out
     assert "baseline: **vanilla-sac**" in report
     assert (folder / "report" / "figures" / "learning-curves.png").stat().st_size > 10_000
 

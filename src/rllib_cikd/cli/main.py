@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from rllib_cikd.cli import evaluate, export, study, train
+from rllib_cikd.cli import evaluate, export, report, study, train
 from rllib_cikd.cli.list_files import list_files
 from rllib_cikd.cli.ray_command import RayCommand
 from rllib_cikd.common.errors import USAGE_ERROR, print_error
@@ -23,6 +23,7 @@ app.add_typer(train.app, name="train")
 app.command("evaluate", cls=RayCommand, epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("export", cls=RayCommand, epilog=export.EXAMPLES)(export.export)
 app.add_typer(study.app, name="study")
+app.command("report", cls=RayCommand, epilog=report.EXAMPLES)(report.report)
 app.command("list")(list_files)
 
 

@@ -55,37 +55,3 @@ def run_study(
         ray_address=ray_address,
         verbose=verbose,
     )
-
-
-@app.command(
-    "report",
-    cls=RayCommand,
-    epilog="\b\nExamples:\n  rllib study report ~/ray_results/quick\n"
-    "  rllib study report docs/results",
-)
-def report_study(
-    folder: Annotated[
-        str,
-        typer.Argument(
-            metavar="DIR",
-            help="A study's folder, or any other with *.evaluations.csv and *.phases.csv below it.",
-        ),
-    ],
-    out: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help="Where to write it (default: `report` in that folder)."),
-    ] = None,
-    baseline: Annotated[
-        str | None,
-        typer.Option(
-            metavar="VARIANT",
-            help="Whose final return others are measured against (default: vanilla-sac, or else "
-            "the first).",
-        ),
-    ] = None,
-    verbose: Verbose = False,
-) -> int:
-    """Write tables and figures from the raw figures of a study, ended or not."""
-    from rllib_cikd.study.command import report
-
-    return report(folder, out=out, baseline=baseline)

@@ -34,6 +34,7 @@ from rllib_cikd.experiments.ray_start import check_fits, start_ray
 from rllib_cikd.experiments.recorded_run import differences, raise_goals, recorded_trials
 from rllib_cikd.experiments.resume import mend_run, restore_tuner
 from rllib_cikd.experiments.run_lock import Locked, RunLock
+from rllib_cikd.experiments.starts import record_start
 from rllib_cikd.experiments.stop_criteria import flatten_stop
 
 # Beyond a few threads, updates of small networks do not get faster.
@@ -144,6 +145,7 @@ def _train(
 ) -> int:
     """Trains an experiment; `resume` is the command that goes on with it. Returns the exit code."""
     try:
+        record_start(run.folder)
         if run.resumes:
             print(f"resuming {run.folder}", flush=True)
             tuner = restore_tuner(run.folder, experiment.algorithm)

@@ -16,6 +16,7 @@ from rllib_cikd.report.learning_curve_figures import (
     WALL_TIME,
     learning_curves,
 )
+from rllib_cikd.report.member_figures import distances, member_curves
 from rllib_cikd.report.study_data import StudyData
 from rllib_cikd.report.teacher_figures import (
     best_seed_timelines,
@@ -34,7 +35,7 @@ class ReportFigure:
         name: Of its files; several parts are numbered.
         title: Its heading.
         text: What it shows, and which of the paper's figures it corresponds to.
-        missing: Why there may be none.
+        missing: Why there may be none; empty if nobody will look for it.
         parts: Empty if there is no data.
     """
 
@@ -62,7 +63,8 @@ def save_figures(
     blocks, left_out = [], []
     for figure in _figures(data, variants, references):
         if not figure.parts:
-            left_out.append(f"- {figure.title}: {figure.missing}.")
+            if figure.missing:
+                left_out.append(f"- {figure.title}: {figure.missing}.")
             continue
         blocks += [f"### {figure.title}", figure.text]
         for number, part in enumerate(figure.parts, start=1):
@@ -78,7 +80,8 @@ def _figures(
     data: StudyData, variants: Sequence[str], references: Sequence[str]
 ) -> Iterator[ReportFigure]:
     no_phases = "there are no phases"
-    no_lone_agents = "no variant with one member has two seeds or more"
+    lone_agents = any(curves.num_members == 1 for curves in data.curves.values())
+    no_lone_agents = "no variant with one member has two seeds or more" if lone_agents else ""
     teachers = teacher_timelines(data, variants)
     best_seeds = best_seed_timelines(data, variants)
     yield ReportFigure(
@@ -114,6 +117,14 @@ def _figures(
         learning_curves(data, variants, MEAN_AND_ELECTED, references, GRADIENT_STEPS),
     )
     yield ReportFigure(
+        "members",
+        "Every member",
+        "Evaluation returns of each member of every ensemble, a panel for each run. The paper has "
+        "no such figure.",
+        "",
+        member_curves(data, variants),
+    )
+    yield ReportFigure(
         "teachers",
         "The teacher of every phase",
         "The paper's Figure 5a.",
@@ -126,6 +137,14 @@ def _figures(
         "The paper's Figure 5b.",
         no_phases,
         draw_shares(teachers),
+    )
+    yield ReportFigure(
+        "distances",
+        "Distance to the teacher",
+        "KL(teacher ‖ student) just before and just after each phase: medians over students and "
+        "seeds. The paper has no such figure.",
+        "no phase measured it" if data.phases else no_phases,
+        distances(data, variants),
     )
     yield ReportFigure(
         "students-above-teacher",

@@ -13,7 +13,12 @@ NONE = "–"
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:
     """Returns a table; its first `words` columns are aligned left, the others right."""
     lines = [header, ["---"] * words + ["---:"] * (len(header) - words), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """The text on one line, and without the mark that ends a cell."""
+    return " ".join(text.splitlines()).replace("|", r"\|")
 
 
 def digits_for(largest: float) -> int:

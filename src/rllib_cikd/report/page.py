@@ -1,4 +1,4 @@
-"""`rllib study report`: turns a study's CSVs into a page with tables and figures."""
+"""A report: a page of tables and figures from a study's or a run's CSVs, in HTML and Markdown."""
 
 from __future__ import annotations
 
@@ -7,38 +7,52 @@ from pathlib import Path
 
 from rllib_cikd.common.errors import CommandError, did_you_mean
 from rllib_cikd.report.caveats import caveats
+from rllib_cikd.report.differences import differences_section, headline
 from rllib_cikd.report.distillation_tables import distillation_section
 from rllib_cikd.report.raw_csv import EVALUATIONS, PHASES, write_rows
 from rllib_cikd.report.return_tables import all_tasks_section, seeds_table, task_section
+from rllib_cikd.report.speed_tables import speed_section
 from rllib_cikd.report.study_data import StudyData, read_study_data
 
 _BASELINE = "vanilla-sac"
 _METHOD = "cikd"
+_PROVENANCE = "Provenance"
+#: What reports are made with, and the package does without otherwise.
+_NEEDED = ("matplotlib", "jinja2")
 
 
-def write_report(folder: Path, out: Path | None = None, baseline: str | None = None) -> Path:
-    """Writes report.md, its figures, and all CSVs as one evaluations.csv and one phases.csv.
+def write_report(
+    folder: Path,
+    out: Path | None = None,
+    baseline: str | None = None,
+    *,
+    title: str | None = None,
+    provenance: Sequence[str] = (),
+) -> Path:
+    """Writes report.html, report.md, figures, and all CSVs as one evaluations.csv and phases.csv.
 
     Args:
         folder: Holds `*evaluations.csv` and `*phases.csv`, at any depth.
         out: Where to write; None: `folder`/report. Files that are there already are not read.
         baseline: The variant to compare with; None: vanilla-sac, or else the first one found.
+        title: Of the page; None: a study's, named after the folder.
+        provenance: Markdown blocks: how the runs were made.
 
     Returns:
-        The path of report.md.
+        The path of report.html.
 
     Raises:
         CommandError: If there is nothing to report on, a file cannot be used, there is no such
-            baseline, or matplotlib is missing.
+            baseline, or what a report is made with is missing.
     """
     try:
         from rllib_cikd.report.figures import save_figures
+        from rllib_cikd.report.html_page import html_page
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] != "matplotlib":
+        missing = (error.name or "").split(".")[0]
+        if missing not in _NEEDED:
             raise
-        raise CommandError(
-            "a report's figures need matplotlib; pip install 'rllib-cikd[study]'"
-        ) from error
+        raise CommandError(f"a report needs {missing}; pip install 'rllib-cikd[study]'") from error
     out = out or folder / "report"
     data = read_study_data(folder, without=[out, folder / "report"])
     baseline = _baseline(data, baseline)
@@ -47,9 +61,19 @@ def write_report(folder: Path, out: Path | None = None, baseline: str | None = N
     (out / "figures").mkdir(parents=True, exist_ok=True)
     write_rows(out / "evaluations.csv", data.evaluation_rows, EVALUATIONS)
     write_rows(out / "phases.csv", data.phase_rows, PHASES)
-    figures = save_figures(data, variants, references, out / "figures")
-    path = out / "report.md"
-    path.write_text(_page(folder, data, variants, figures), encoding="utf-8")
+    title = title or f"Study report: {folder.resolve().name}"
+    introduction = [_introduction(data, variants), *caveats(data, variants)]
+    lead = headline(data, variants, baseline, _METHOD if _METHOD in variants else baseline)
+    sections = _sections(data, variants, save_figures(data, variants, references, out / "figures"))
+    if provenance:
+        sections[_PROVENANCE] = [*provenance]
+    blocks = [f"# {title}", *lead, *introduction]
+    for name, of_section in sections.items():
+        blocks += [f"## {name}", *of_section]
+    (out / "report.md").write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
+    page = html_page(title, lead, introduction, sections, out, boxed=_PROVENANCE)
+    path = out / "report.html"
+    path.write_text(page, encoding="utf-8")
     return path
 
 
@@ -64,26 +88,32 @@ def _baseline(data: StudyData, wanted: str | None) -> str:
     return wanted
 
 
-def _page(folder: Path, data: StudyData, variants: Sequence[str], figures: list[str]) -> str:
+def _introduction(data: StudyData, variants: Sequence[str]) -> str:
+    if len(variants) > 1:
+        what = f"Variants: {', '.join(variants)}; baseline: **{variants[0]}**. "
+    else:
+        what = ""
+    return (
+        f"{what}Tasks: {', '.join(data.tasks)}. All numbers come from "
+        "[evaluations.csv](evaluations.csv) and [phases.csv](phases.csv)."
+    )
+
+
+def _sections(data: StudyData, variants: Sequence[str], figures: list[str]) -> dict[str, list[str]]:
+    """Markdown blocks by heading; `variants`: the baseline first."""
     baseline = variants[0]
-    blocks = [
-        f"# Study report: {folder.resolve().name}",
-        f"Variants: {', '.join(variants)}; baseline: **{baseline}**. "
-        f"Tasks: {', '.join(data.tasks)}. All numbers come from "
-        "[evaluations.csv](evaluations.csv) and [phases.csv](phases.csv).",
-        *caveats(data, variants),
-        "## How to read it",
-        *_METHODS,
-    ]
-    for task in data.tasks:
-        blocks += [f"## {task}", *task_section(data, task, variants, baseline)]
+    sections = {f"Against {baseline}": differences_section(data, variants, baseline)}
+    sections["Figures"] = figures
+    sections |= {task: task_section(data, task, variants, baseline) for task in data.tasks}
     if len(data.tasks) > 1:
-        blocks += ["## All tasks", _ALL_TASKS.format(baseline=baseline)]
-        blocks += all_tasks_section(data, variants, baseline)
-    blocks += ["## Distillation", *distillation_section(data, variants)]
-    blocks += ["## Figures", *figures]
-    blocks += ["## Every seed", "Final returns:", seeds_table(data, variants)]
-    return "\n\n".join(blocks) + "\n"
+        of_all = all_tasks_section(data, variants, baseline)
+        sections["All tasks"] = [_ALL_TASKS.format(baseline=baseline), *of_all]
+    sections["Distillation"] = distillation_section(data, variants)
+    sections["Speed"] = speed_section(data, variants)
+    if any(len(curves.seeds) > 1 for curves in data.curves.values()):
+        sections["Every seed"] = ["Final returns:", seeds_table(data, variants)]
+    sections["How to read it"] = [*_METHODS]
+    return {name: blocks for name, blocks in sections.items() if blocks}
 
 
 _METHODS = (

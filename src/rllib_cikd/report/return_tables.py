@@ -27,7 +27,10 @@ _SAME = "="
 
 
 def task_section(data: StudyData, task: str, variants: Sequence[str], baseline: str) -> list[str]:
-    """Markdown blocks: final return, best return, area under the curve, steps to the baseline."""
+    """Markdown blocks: final return, best return, area under the curve, steps to the baseline.
+
+    Nothing is compared with the baseline where there is no other variant.
+    """
     every = data.curves_of(variants, task)
     digits = digits_for(max(float(np.abs(curves.returns["mean"]).max()) for curves in every))
 
@@ -62,6 +65,8 @@ def task_section(data: StudyData, task: str, variants: Sequence[str], baseline: 
         "Area under the curve, divided by its range of steps: the mean return over training:",
         table(_HEADER, rows(area_under_curve)),
     ]
+    if [curves.variant for curves in every] == [baseline]:
+        return blocks
     if (baseline, task) not in data.curves:
         return [*blocks, f"Steps to the baseline's return: {baseline} has no run on this task."]
     threshold = float(data.curves[baseline, task].returns["mean"][:, -1].mean())

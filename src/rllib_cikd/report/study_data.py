@@ -96,7 +96,7 @@ def read_study_data(folder: Path, without: Sequence[Path] = ()) -> StudyData:
         CommandError: If nothing is found, or a file or its numbers cannot be used.
     """
     if not folder.is_dir():
-        raise CommandError(f"{folder}: no such folder; give one that `rllib study run` wrote.")
+        raise CommandError(f"{folder}: no such folder; give a run's or a study's.")
     left_out = [path.resolve() for path in without if folder.resolve() in path.resolve().parents]
 
     def find(pattern: str) -> list[Path]:
@@ -109,8 +109,8 @@ def read_study_data(folder: Path, without: Sequence[Path] = ()) -> StudyData:
     if evaluations.empty:
         found = f"{len(files)} *evaluations.csv, all empty" if files else "no"
         raise CommandError(
-            f"{folder}: {found} evaluations (*evaluations.csv) below it; give a folder that "
-            "`rllib study run` wrote, once a run has been evaluated."
+            f"{folder}: {found} evaluations (*evaluations.csv) below it, nor results of "
+            "a run; give the folder of a run or a study, once it has been evaluated."
         )
     ends = pd.concat([evaluations, phases]).groupby(RUN)["step"].max()
     return StudyData(evaluations, phases, learning_curves(evaluations), _phases(phases, ends))

@@ -1,4 +1,4 @@
-"""What `rllib study run` and `rllib study report` do."""
+"""What `rllib study run` does."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from pathlib import Path
 from ray import tune
 from ray.train.constants import DEFAULT_STORAGE_PATH
 
-from rllib_cikd.common.errors import INTERRUPTED, OK, CommandError
+from rllib_cikd.common.errors import INTERRUPTED, CommandError
 from rllib_cikd.engine import library
 from rllib_cikd.experiments import interrupt
 from rllib_cikd.experiments.outcome import error_text, exit_code, state
 from rllib_cikd.experiments.ray_start import check_fits, start_ray
 from rllib_cikd.experiments.run_lock import RunLock
+from rllib_cikd.experiments.starts import record_start
 from rllib_cikd.study.plan import Study, load_study
-from rllib_cikd.study.run import baseline_of, collect_raw, run_study
+from rllib_cikd.study.run import collect_raw, run_study
 
 
 def run(
@@ -57,34 +58,10 @@ def run(
             for cell in study.cells:
                 check_fits(study.experiment.algorithm, cell.config, f"study {study.name!r}")
         print(_plan(study), f"results: {folder}", library.describe(), sep="\n", flush=True)
+        record_start(folder)
         results = run_study(study, folder)
         collect_raw(folder)
         return _report_outcome(results, folder, verbose)
-
-
-def report(folder: str, *, out: str | None = None, baseline: str | None = None) -> int:
-    """Writes tables and figures from a study's raw figures.
-
-    Args:
-        folder: The study's, or any other with raw figures below it.
-        out: Where to write; None for `report` in that folder.
-        baseline: The variant that others are measured against; None for the study's own.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        CommandError: If there are no such figures.
-    """
-    path = Path(folder).expanduser().resolve()
-    if not path.is_dir():
-        raise CommandError(f"{folder}: no such folder.")
-    from rllib_cikd.report.page import write_report  # needs matplotlib
-
-    collect_raw(path)
-    page = write_report(path, Path(out) if out else None, baseline=baseline or baseline_of(path))
-    print(f"report: {page}")
-    return OK
 
 
 def _plan(study: Study) -> str:
@@ -107,8 +84,8 @@ def _report_outcome(results: list[tune.Result], folder: Path, verbose: bool) -> 
             name = Path(result.path).name
             print(f"{name} failed: {error_text(result, verbose)}", file=sys.stderr)
     ended = sum(state(result) == "done" for result in results)
-    command = shlex.join(["rllib", "study", "report", str(folder)])
+    command = shlex.join(["rllib", "report", str(folder)])
     print(f"\n{ended} of {len(results)} runs ended; raw figures: {folder / 'raw'}")
-    print(f"table and figures: {command}", flush=True)
+    print(f"tables and figures: {command}", flush=True)
     code = exit_code(results, "run the same command again to go on")
     return code if code != INTERRUPTED else interrupt.exit_code() or INTERRUPTED

@@ -3,7 +3,7 @@
 A study's folder holds
 
 - `cells.json`: the training runs begun so far, with their settings and the defaults of that time;
-- `study.json`: its baseline, for the report;
+- `study.json`: its baseline, and `starts.jsonl`: how it was started, for the report;
 - `session-1`, `session-2`, ...: a Tune experiment each. The first has the runs of the study's first
   start; others have those that were added to the study's file since;
 - `raw`: the figures of each run, `NAME.evaluations.csv` and `NAME.phases.csv`.
@@ -81,7 +81,7 @@ def run_study(study: Study, folder: Path) -> list[tune.Result]:
     # Of a session that was killed before Tune had written a record, nothing is left to go on with.
     begun = {
         name: entry
-        for name, entry in _read_json(folder / _CELLS_FILE).items()
+        for name, entry in recorded_cells(folder).items()
         if entry["session"] in [session.name for session in sessions]
     }
     settings = _settings(study)
@@ -119,13 +119,18 @@ def collect_raw(folder: Path) -> None:
     Those that are newer than the results which Tune has copied here stay: a command that is killed
     as a run ends has written its figures already, but not yet all of its results.
     """
-    for name, entry in _read_json(folder / _CELLS_FILE).items():
+    for name, entry in recorded_cells(folder).items():
         trial, raw = folder / entry["session"] / name, folder / "raw"
         results, written = trial / "result.json", raw / f"{name}.phases.csv"
         if not results.is_file():
             continue
         if not written.is_file() or written.stat().st_mtime <= results.stat().st_mtime:
             write_raw(trial, entry["variant"], entry["steps"], raw, name)
+
+
+def recorded_cells(folder: Path) -> dict[str, dict[str, Any]]:
+    """What `cells.json` says of each run that was begun; nothing if it is not a study's folder."""
+    return _read_json(folder / _CELLS_FILE)
 
 
 def baseline_of(folder: Path) -> str | None:

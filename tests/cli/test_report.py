@@ -1,0 +1,75 @@
+"""`rllib report`: its options, and what it makes of the folder of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from helpers import finish, start
+
+
+def test_every_option_reaches_the_report(run_main, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(
+        "rllib_cikd.study.report.report", lambda folder, **given: seen.update(given, folder=folder)
+    )
+    run_main("report", "d", "--out", "o", "--baseline", "cikd")
+    assert seen == {"folder": "d", "out": "o", "baseline": "cikd"}
+
+
+def test_a_study_has_no_report_of_its_own(run_main):
+    exit_code, _, stderr = run_main("study", "report", "d")
+    assert exit_code == 2
+    assert "No such command 'report'" in stderr
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """The folder of a run of two phases."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "small.yaml").write_text(SMALL)
+    command = ["train", "file", "small.yaml", "--storage-path", "results"]
+    exit_code, _, stderr = finish(start(*command, cwd=folder))
+    assert exit_code == 0, stderr
+    return folder / "results" / "small"
+
+
+SMALL = """\
+small:
+  run: CIKD
+  env: Pendulum-v1
+  stop: {num_env_steps_sampled_lifetime: 1000}
+  config:
+    ensemble_size: 2
+    random_steps: 200
+    train_batch_size_per_learner: 8
+    distillation_interval: 400
+    distillation_updates: 3
+    min_sample_timesteps_per_iteration: 200
+    model_config: {fcnet_hiddens: [8, 8]}
+    evaluation_interval: 2
+    evaluation_duration: 2
+    seed: 3
+"""
+
+
+def test_a_run_as_it_was_trained(run_main, run, tmp_path):
+    (trial,) = (file.parent for file in run.glob("*/result.json"))
+    for folder, title in ((run, "small"), (trial, f"small, {trial.name}")):
+        out = tmp_path / folder.name
+        assert run_main("report", folder, "--out", out) == (0, f"report: {out}/report.html\n", "")
+        page, text = (out / "report.html").read_text(), (out / "report.md").read_text()
+        assert f"<h1>Run report: {title}</h1>" in page
+        assert "final return at step 800: mean member **-" in text
+        figures = {path.stem for path in out.glob("figures/*.svg")}
+        assert {"learning-curves", "members", "teachers", "distances"} <= figures
+        assert page.count("<svg") == len(figures)
+        # How it was made: as it was trained, in whichever folder the report starts.
+        assert "rllib train file small.yaml --storage-path results`, 20" in text
+        assert "Versions: rllib-cikd " in text
+        assert "Machine: " in text
+        assert "Seeds: 3." in text
+        assert "| `ensemble_size` | `2` | `3` | all |" in text
+        assert "| `seed` |" not in text
+        assert "tau" not in text  # which is the default
+    assert not (run / "report").exists()
