@@ -29,7 +29,10 @@ logging.getLogger("ray._common.deprecation").setLevel(logging.ERROR)
 
 
 #: Where whole runs are started, from the longest on.
-_LONGEST = ("experiments/test_run.py", "study/test_run.py", "behaviour/", "cli/", "rllib/")
+_LONGEST = (
+    *("experiments/test_run.py", "experiments/test_tuning_runs.py", "study/test_run.py"),
+    *("behaviour/", "cli/", "rllib/"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

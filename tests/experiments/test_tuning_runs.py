@@ -8,6 +8,7 @@ from pathlib import Path
 from subprocess import Popen
 from time import monotonic, sleep
 
+import pytest
 import yaml
 from helpers import SMALL_SETTINGS, finish, start
 
@@ -127,6 +128,7 @@ def wait_for(process: Popen, happened: Callable[[], object]) -> None:
         sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_signal_ends_a_population_after_checkpoints(tmp_path):
     """The trial that is worth less goes on from the other one's checkpoint, with its settings; the
     signal comes after that, and the run is resumed."""
