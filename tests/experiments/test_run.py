@@ -151,7 +151,7 @@ def test_a_killed_run_goes_on_with_resume(tmp_path):
 def test_a_signal_ends_a_run_after_a_checkpoint(tmp_path, number, options, exit_code):
     """So that nothing is lost: it goes on where it was. SIGTERM comes as `timeout` and batch
     systems send it: to all processes of the group."""
-    process = start_long_run(tmp_path, *options, iterations=10)
+    process = start_long_run(tmp_path, *options, iterations=30)
     wait_for(process, lambda: results_of(tmp_path))
     (os.kill if number == signal.SIGINT else os.killpg)(process.pid, number)
     code, stdout, stderr = finish(process)
@@ -163,11 +163,11 @@ def test_a_signal_ends_a_run_after_a_checkpoint(tmp_path, number, options, exit_
     (checkpoint,) = trial_of(tmp_path).glob("checkpoint_*")
     assert f"rllib evaluate {checkpoint}" in stdout
     manifest = check_checkpoint(str(checkpoint))
-    assert manifest.training_iteration == len(results_of(tmp_path)) < 10
+    assert manifest.training_iteration == len(results_of(tmp_path)) < 30
 
     exit_code, stdout, stderr = finish(start(*LONG, "--resume", cwd=tmp_path))
     assert exit_code == 0, stderr
-    first = assert_each_iteration_once(tmp_path, 10, starts=2)
+    first = assert_each_iteration_once(tmp_path, 30, starts=2)
     assert first == [1, manifest.training_iteration + 1]
 
 
@@ -212,5 +212,7 @@ def test_one_name_for_two_experiments(tmp_path):
 
 @pytest.mark.parametrize("given", [{"config": {"a": 1}}, {"num_samples": 2}])
 def test_a_resumed_run_keeps_its_settings(given):
-    with pytest.raises(CommandError, match=r"leave out --config and --num-samples. A higher goal"):
+    with pytest.raises(
+        CommandError, match=r"leave out --config and --num-samples, .*A higher goal"
+    ):
         train("x.yaml", resume=True, **given)

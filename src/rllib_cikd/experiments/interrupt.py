@@ -12,7 +12,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
@@ -76,10 +75,6 @@ class PausedByASignal(TrialScheduler):
     def __init__(self, scheduler: TrialScheduler | None = None):
         super().__init__()
         self._scheduler = scheduler or FIFOScheduler()
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        # Runs of before there was another one are gone on with.
-        self.__dict__ = {"_scheduler": FIFOScheduler(), **state}
 
     @property
     def metric(self) -> str | None:
