@@ -172,11 +172,11 @@ def test_a_signal_ends_a_run_after_a_checkpoint(tmp_path, number, options, exit_
 
 
 def test_the_second_signal_ends_at_once(tmp_path):
-    long_iterations = json.dumps({"min_sample_timesteps_per_iteration": 2000})
-    options = ["--checkpoint-freq", "0", "--config", long_iterations]
-    process = start_long_run(tmp_path, *options, iterations=100)
-    wait_for(process, lambda: results_of(tmp_path))
-    time.sleep(1.0)  # the next iteration has begun, and goes on for seconds
+    one_iteration = json.dumps({"min_sample_timesteps_per_iteration": 1_000_000})
+    options = ["--checkpoint-freq", "0", "--config", one_iteration]
+    process = start_long_run(tmp_path, *options, iterations=10_000)
+    wait_for(process, lambda: list(tmp_path.glob("results/long/experiment_state-*.json")))
+    time.sleep(5.0)
     os.kill(process.pid, signal.SIGINT)
     time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)
