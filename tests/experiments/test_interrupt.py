@@ -65,9 +65,3 @@ def test_a_population_does_not_wait_for_a_trial_that_failed(status):
     waiting.status, other.status = "PAUSED", status
     expected = waiting if status == "ERROR" else None
     assert scheduler.choose_trial_to_run(tune) is expected
-
-
-def test_a_run_of_before_there_was_another_scheduler_is_gone_on_with():
-    scheduler = PausedByASignal.__new__(PausedByASignal)
-    scheduler.__setstate__({})
-    assert scheduler.on_trial_result(None, FakeTrial("a"), {}) == "CONTINUE"
