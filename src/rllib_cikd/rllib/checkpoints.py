@@ -90,7 +90,7 @@ class CheckpointedSAC(SAC):
             self.learner_group, lambda learner: learner.replay_buffer.num_added
         )
         self._reader.forget_ongoing()  # env runners start new episodes after a restore
-        unread = state[_STATE].get("unread", {"fragments": [], "episodes": {}})
+        unread = state[_STATE]["unread"]
         self._reader.resume(unread["episodes"])
         self._sampler.restore(unread["fragments"])
         # Optimisers bring the step sizes of the checkpoint; those of the config are what counts.
