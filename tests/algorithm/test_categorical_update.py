@@ -33,7 +33,7 @@ def members(dtype: torch.dtype, hiddens: tuple[int, ...] = (24, 16)) -> list[SAC
     return [
         SACModule(
             observation_space=gym.spaces.Box(-9.0, 9.0, (D,), np.float32),
-            action_space=OneHot(A),
+            action_space=OneHot(gym.spaces.Discrete(A)),
             model_config={"fcnet_hiddens": list(hiddens), "initial_alpha": 0.5 + k},
         ).to(dtype)
         for k in range(K)

@@ -38,6 +38,7 @@ from rllib_cikd.rllib.restore import (
     refuse_changed_spaces,
 )
 from rllib_cikd.rllib.sampling import Sampler
+from rllib_cikd.rllib.spaces import Spaces
 from rllib_cikd.rllib.transitions import EpisodeReader
 
 logger = logging.getLogger(__name__)
@@ -140,7 +141,7 @@ class CheckpointedSAC(SAC):
         root = super().save_to_path(path, filesystem=filesystem, **kwargs)
         # RLlib hides that a remote learner could not write its part.
         stored = ask_learner(self.learner_group, lambda learner: len(learner.replay_buffer))
-        spaces = {name: repr(space) for name, space in self._spaces().items()}
+        spaces = {name: repr(space.own) for name, space in self._spaces()._asdict().items()}
         write_manifest(
             filesystem or pyarrow.fs.LocalFileSystem(),
             root,
@@ -276,9 +277,8 @@ class CheckpointedSAC(SAC):
             raise
         return algo
 
-    def _spaces(self) -> dict[str, Any]:
-        member = self.get_module(policy_id(0))
-        return {name: getattr(member, name) for name in ("observation_space", "action_space")}
+    def _spaces(self) -> Spaces:
+        return Spaces.of(self.get_module(policy_id(0)))
 
     def _draw_anew(self) -> None:
         """Seeds all generators from the config's seed and the steps so far."""
