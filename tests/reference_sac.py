@@ -80,14 +80,24 @@ class ReferenceSAC:
     def q(self, name: str, obs: Tensor, actions: Tensor) -> Tensor:
         return self.networks[name](torch.cat([obs, actions], dim=1)).squeeze(1)
 
-    def update(self, batch: Minibatch, noise: Tensor, next_noise: Tensor) -> dict[str, Tensor]:
-        """Critics, then policy, then temperature, then target networks."""
+    def update(
+        self,
+        batch: Minibatch,
+        noise: Tensor,
+        next_noise: Tensor,
+        judges: tuple[nn.Module, nn.Module] | None = None,
+    ) -> dict[str, Tensor]:
+        """Critics, then policy, then temperature, then target networks.
+
+        `judges` are the two target critics to bootstrap from, its own if None.
+        """
+        judge1, judge2 = judges or (self.networks["target_qf1"], self.networks["target_qf2"])
         alpha = self.log_alpha.detach().exp()
 
         with torch.no_grad():
             next_actions, next_logp = self.act(batch.next_obs, next_noise)
-            next_q1 = self.q("target_qf1", batch.next_obs, next_actions)
-            next_q2 = self.q("target_qf2", batch.next_obs, next_actions)
+            inputs = torch.cat([batch.next_obs, next_actions], dim=1)
+            next_q1, next_q2 = judge1(inputs).squeeze(1), judge2(inputs).squeeze(1)
             next_value = torch.min(next_q1, next_q2) - alpha * next_logp
             bootstrap = self.gamma**batch.num_rewards * (1 - batch.terminated)
             target = batch.rewards + bootstrap * next_value

@@ -40,7 +40,7 @@ from rllib_cikd.rllib.evaluation import (
     play_on_runners,
     summarize,
 )
-from rllib_cikd.rllib.learner import ask_learner
+from rllib_cikd.rllib.learner_group import ask_learner
 from rllib_cikd.rllib.policy import best_member
 from rllib_cikd.rllib.sampling import Sampler, raise_faults
 from rllib_cikd.rllib.spaces import refuse_unequal_environments
@@ -314,6 +314,7 @@ class CIKD(CheckpointedSAC):
         log = self.history.log(
             shares_knowledge=self.config.knowledge_sharing != "none",
             assessed=self.config.assess_distillation,
+            filtered=self.config.distillation_filter != "none",
         )
         self.metrics.log_dict(log, key=keys.ENSEMBLE, reduce="item")
 

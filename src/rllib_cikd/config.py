@@ -60,6 +60,8 @@ class CIKDConfig(SACConfig):
         self.distillation_interval = 5_000
         self.knowledge_sharing = "distillation"
         self.distillation_targets = "policy_and_critic"
+        self.distillation_filter = "none"
+        self.renew_target_critics = False
         self.teacher_election = "best"
         self.reset_students = False
         self.distillation_lr = 1e-3
@@ -67,6 +69,7 @@ class CIKDConfig(SACConfig):
         self.distillation_epochs: int | None = None
         self.distillation_updates = 300
         self.assess_distillation = False
+        self.critic_targets = "own"
         self.random_steps = 10_000
         self.max_evaluation_steps = 20_000
 
@@ -97,6 +100,8 @@ class CIKDConfig(SACConfig):
         distillation_interval: int = NotProvided,
         knowledge_sharing: str = NotProvided,
         distillation_targets: str = NotProvided,
+        distillation_filter: str = NotProvided,
+        renew_target_critics: bool = NotProvided,
         teacher_election: str = NotProvided,
         reset_students: bool = NotProvided,
         distillation_lr: float = NotProvided,
@@ -104,6 +109,7 @@ class CIKDConfig(SACConfig):
         distillation_epochs: int | None = NotProvided,
         distillation_updates: int = NotProvided,
         assess_distillation: bool = NotProvided,
+        critic_targets: str = NotProvided,
         random_steps: int = NotProvided,
         max_evaluation_steps: int = NotProvided,
         sample_while_learning: bool = NotProvided,
@@ -124,6 +130,10 @@ class CIKDConfig(SACConfig):
                 member as distillation would take); "none" (Ensemble-SAC).
             distillation_targets: What is distilled or copied: "policy_and_critic", "policy" or
                 "critic".
+            distillation_filter: Where policies imitate: "none": at all states; "advantage": only
+                where the ensemble's critics value the teacher's action above the student's.
+            renew_target_critics: At the end of a phase, students' target critics become their
+                distilled critics; else they follow by τ.
             teacher_election: "best" (highest R_k), "random" or "worst".
             reset_students: Draw the students' networks anew just before distillation.
             distillation_lr: Step size of the distillation's Adam, fresh in every phase.
@@ -133,6 +143,8 @@ class CIKDConfig(SACConfig):
             distillation_updates: Gradient steps in one phase without `distillation_epochs`.
             assess_distillation: Evaluate every member just before and just after each phase
                 (`evaluation_duration` episodes of each).
+            critic_targets: What critics bootstrap from: "own": a member's own target critics;
+                "shared": in each update two of all members' target critics, drawn anew.
             random_steps: Actions are uniform random until this many environment steps; also
                 when learning starts, unless `num_steps_sampled_before_learning_starts` is set.
             max_evaluation_steps: An evaluation episode that has not ended after so many steps is

@@ -8,6 +8,7 @@ the same 4e-7.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -133,6 +134,44 @@ def test_fused_updates_equal_plain_agents(num_members, activation, grad_clip, n_
         assert_equal_weights(module, agent, TOLERANCE[dtype])
         for network in start:  # the comparison is one of weights that learned
             assert _largest_difference(module, start, network) > 1e-3, network
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_shared_critic_targets_equal_plain_agents_that_ask_others(dtype):
+    """Each member bootstraps from the two critics that a permutation of all 2K gives it."""
+    modules = _modules(dtype=dtype)
+    agents = [_reference(m, SETTINGS, dtype) for m in modules]
+    update = SACUpdate(MemberStack(range(K), modules), SETTINGS)
+    experience = Experience()
+    buffer, returns = experience.buffer(1), experience.returns(1, SETTINGS.gamma)
+    names = [(name, k) for name in ("target_qf1", "target_qf2") for k in range(K)]
+    generator, asked = torch.Generator().manual_seed(2), set()
+
+    for rows, noise in _draws(K):
+        noise = noise.to(dtype)
+        pairs = torch.randperm(2 * K, generator=generator).view(2, K)
+        update.step(_cast(buffer.gather(rows, SETTINGS.gamma), dtype), noise, pairs)
+        before = [copy.deepcopy(agents[k].networks[name]) for name, k in names]
+        for k, agent in enumerate(agents):
+            judges = before[pairs[0, k]], before[pairs[1, k]]
+            agent.update(_minibatch(returns, rows[k], dtype), *noise[k], judges=judges)
+            asked.add((int(pairs[0, k]), int(pairs[1, k]), k))
+
+    assert len(asked) > 2 * K  # of the others, too
+    for module, agent in zip(modules, agents, strict=True):
+        assert_equal_weights(module, agent, TOLERANCE[dtype])
+
+
+def test_own_pairs_are_what_no_pairs_are():
+    rows, noise = next(_draws(K))
+    batch = Experience().buffer(1).gather(rows, SETTINGS.gamma)
+    weights = []
+    for pairs in (None, torch.arange(2 * K).view(2, K)):
+        modules = _modules()
+        SACUpdate(MemberStack(range(K), modules), SETTINGS).step(batch, noise, pairs)
+        weights.append([parameters_of(m) for m in modules])
+    for one, other in zip(*weights, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize(

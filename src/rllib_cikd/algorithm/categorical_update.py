@@ -21,9 +21,11 @@ class CategoricalSACUpdate(SACUpdate):
     """As `SACUpdate`; a minibatch's actions are one-hot vectors, and it needs no noise."""
 
     @torch.no_grad()
-    def _td_target(self, batch: Batch, noise: Tensor, alpha: Tensor) -> Tensor:
+    def _td_target(
+        self, batch: Batch, noise: Tensor, alpha: Tensor, pairs: Tensor | None
+    ) -> Tensor:
         logits = self.stack.policy(batch.next_obs)
-        next_q = _values(self.stack.target_critics, batch.next_obs)
+        next_q = self._next_q(batch.next_obs, pairs).view(2, *logits.shape)
         value, log_probs = losses.expected_value(logits, next_q)
         return batch.rewards + batch.discounts * (value - alpha * log_probs)
 

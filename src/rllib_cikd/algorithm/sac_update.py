@@ -9,9 +9,17 @@ import torch
 from torch import Tensor
 
 from rllib_cikd.algorithm import losses
-from rllib_cikd.algorithm.ensemble import MemberStack, policy_distribution, q_values
+from rllib_cikd.algorithm.ensemble import (
+    MemberStack,
+    policy_distribution,
+    q_values,
+    q_values_of_pairs,
+)
 from rllib_cikd.algorithm.replay_buffer import Batch
 from rllib_cikd.engine.optimizer import Adam
+
+#: Values of `CIKDConfig.critic_targets`.
+CRITIC_TARGETS = ("own", "shared")
 
 
 @dataclass(frozen=True)
@@ -53,13 +61,15 @@ class SACUpdate:
                 optimizer.param_groups[0]["lr"] = lr
         self._ones = torch.ones_like(stack.log_alpha.detach()[:, 0])
 
-    def step(self, batch: Batch, noise: Tensor) -> Tensor:
+    def step(self, batch: Batch, noise: Tensor, pairs: Tensor | None = None) -> Tensor:
         """One gradient step of critics, policy and temperature, then of the target networks.
 
         Args:
             batch: A minibatch for each of the n members, `[n, B, ...]`.
             noise: Standard normal, `[n, 2, B, A]`: for the actions at s and at s'. Discrete
                 actions need none.
+            pairs: The two target critics that each member bootstraps from, `[2, n]`, a permutation
+                of all 2n; None: its own.
 
         Returns:
             The `STATISTICS` of this step, `[len(STATISTICS), n]`, without gradient.
@@ -68,7 +78,7 @@ class SACUpdate:
         noise_at_obs, noise_at_next_obs = noise.unbind(1)
 
         # Critics: one step towards the soft Bellman target.
-        target = self._td_target(batch, noise_at_next_obs, alpha)
+        target = self._td_target(batch, noise_at_next_obs, alpha, pairs)
         q = self._q(batch)
         critic_loss = losses.critic_loss(q, target)
         self._descend(critic=critic_loss)
@@ -94,14 +104,22 @@ class SACUpdate:
         )
 
     @torch.no_grad()
-    def _td_target(self, batch: Batch, noise: Tensor, alpha: Tensor) -> Tensor:
+    def _td_target(
+        self, batch: Batch, noise: Tensor, alpha: Tensor, pairs: Tensor | None
+    ) -> Tensor:
         """The soft Bellman target, `[n, B]`."""
         next_actions, next_log_probs = losses.sample_squashed_gaussian(
             *policy_distribution(self.stack.policy, batch.next_obs), noise
         )
-        critics = self.stack.target_critics
-        next_q = q_values(critics, torch.cat([batch.next_obs, next_actions], -1))
+        next_q = self._next_q(torch.cat([batch.next_obs, next_actions], -1), pairs)
         return losses.td_target(batch.rewards, batch.discounts, next_q, next_log_probs, alpha)
+
+    def _next_q(self, inputs: Tensor, pairs: Tensor | None) -> Tensor:
+        """The values that each member bootstraps from, `[2, n, ...]` (see `q_values`)."""
+        critics = self.stack.target_critics
+        if pairs is None:
+            return q_values(critics, inputs)
+        return q_values_of_pairs(critics, inputs, pairs)
 
     def _q(self, batch: Batch) -> Tensor:
         """Both critics at the transitions' actions, `[2, n, B]`."""

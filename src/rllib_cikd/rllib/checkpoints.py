@@ -22,7 +22,8 @@ from rllib_cikd.algorithm.history import History
 from rllib_cikd.algorithm.members import policy_id
 from rllib_cikd.algorithm.soundness import first_unsound
 from rllib_cikd.common.errors import NotSound
-from rllib_cikd.rllib.learner import CIKDTorchLearner, ask_learner
+from rllib_cikd.rllib.learner import CIKDTorchLearner
+from rllib_cikd.rllib.learner_group import ask_learner
 from rllib_cikd.rllib.manifest import (
     LEARNER_STATE,
     MEMBERS,

@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Callable, Collection, Iterator
-from typing import Any, TypeVar
+from collections.abc import Collection, Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from ray.rllib.core import ALL_MODULES
-from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_TRAINED_LIFETIME
@@ -20,21 +19,23 @@ from torch import Tensor
 from rllib_cikd.algorithm.categorical_update import sac_update
 from rllib_cikd.algorithm.ensemble import group_members
 from rllib_cikd.algorithm.knowledge_sharing import (
+    AdvantageFilter,
     Teacher,
     distance_to_teacher,
     distill,
     hard_copy,
+    renew_target_critics,
     reset_students,
+    share_imitated,
 )
 from rllib_cikd.algorithm.members import policy_id, policy_ids
 from rllib_cikd.algorithm.normalization import ObservationNormalizer
 from rllib_cikd.algorithm.policy_heads import CategoricalHead
 from rllib_cikd.algorithm.replay_buffer import Batch, ReplayBuffer
 from rllib_cikd.algorithm.sac_update import SACSettings, SACUpdate
+from rllib_cikd.common import result_keys as keys
 from rllib_cikd.engine import library, native
 from rllib_cikd.engine.recorded_step import RecordedStep
-
-T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -158,12 +159,12 @@ class CIKDTorchLearner(TorchLearner):
         rows = self._draw_rows(num_updates, batch_size)
         total = torch.zeros(len(SACUpdate.STATISTICS), k, device=device)
         members = [torch.tensor(stack.members, device=device) for stack in self.stacks]
-        for step_rows in rows:
+        for step_rows, pairs in zip(rows, self._draw_pairs(num_updates), strict=True):
             noise = torch.randn(
                 (k, 2, batch_size, self._noise_dim), device=device, generator=self._generator
             )
             if len(self._steps) == 1:
-                total += self._steps[0](step_rows, noise)
+                total += self._steps[0](step_rows, noise, *pairs)
                 continue
             for step, those in zip(self._steps, members, strict=True):
                 total.index_add_(1, those, step(step_rows[those], noise[those]))
@@ -178,8 +179,18 @@ class CIKDTorchLearner(TorchLearner):
             generator=self._generator,
         )
 
-    def _sac_step(self, update: SACUpdate, rows: Tensor, noise: Tensor) -> Tensor:
-        return update.step(self._gather(rows, update.settings.gamma), noise)
+    def _draw_pairs(self, num_updates: int) -> list[list[Tensor]]:
+        """For each update, as a list of one, the critics to bootstrap from; empty: their own."""
+        if self.config.critic_targets == "own":
+            return [[]] * num_updates
+        k = self.config.ensemble_size
+        draws = torch.rand((num_updates, 2 * k), device=self._device, generator=self._generator)
+        return [[order.view(2, k)] for order in draws.argsort(-1)]
+
+    def _sac_step(
+        self, update: SACUpdate, rows: Tensor, noise: Tensor, pairs: Tensor | None = None
+    ) -> Tensor:
+        return update.step(self._gather(rows, update.settings.gamma), noise, pairs)
 
     def _gather(self, rows: Tensor, gamma: float) -> Batch:
         """The transitions in these rows of the buffer, as the networks see them."""
@@ -200,11 +211,16 @@ class CIKDTorchLearner(TorchLearner):
         """One phase of `config.knowledge_sharing`, with this member as the teacher.
 
         Returns:
-            `kl_before`, `kl_after`, `critic_loss_before`, `critic_loss_after`, each by student.
+            `kl_before`, `kl_after`, `critic_loss_before`, `critic_loss_after`, each by student;
+            with a `distillation_filter` also `share_imitated`.
         """
-        config = self.config
-        assessment = self._draw(_ASSESSMENT_BATCH_SIZE)
-        before = distance_to_teacher(self.stacks, Teacher(self.stacks, teacher), assessment)
+        config, stacks = self.config, self.stacks
+        batch = self._draw(_ASSESSMENT_BATCH_SIZE)
+        imitated = None if config.distillation_filter == "none" else AdvantageFilter(stacks)
+        report = self._distances(teacher, batch, "before")
+        if imitated is not None:
+            taught = Teacher(stacks, teacher)
+            report[keys.SHARE_IMITATED] = share_imitated(stacks, taught, imitated, batch)
         if config.reset_students:
             seed = torch.randint(2**31, (1,), device=self._device, generator=self._generator)
             reset_students(self.updates, teacher, seed=int(seed))
@@ -212,23 +228,24 @@ class CIKDTorchLearner(TorchLearner):
             # The same number of gradient steps, of the same batch size, spent on SAC instead.
             self._sac_updates(len(self._phase_rows()), config.distillation_batch_size)
         elif config.knowledge_sharing == "hard_copy":
-            hard_copy(self.stacks, Teacher(self.stacks, teacher), config.distillation_targets)
+            hard_copy(stacks, Teacher(stacks, teacher), config.distillation_targets)
         else:
-            rows = self._phase_rows()
             distill(
-                self.stacks,
-                Teacher(self.stacks, teacher),
-                functools.partial(self._minibatches, rows),
+                stacks,
+                Teacher(stacks, teacher),
+                functools.partial(self._minibatches, self._phase_rows()),
                 lr=config.distillation_lr,
                 targets=config.distillation_targets,
+                imitated=imitated,
             )
-        after = distance_to_teacher(self.stacks, Teacher(self.stacks, teacher), assessment)
-        return {
-            "kl_before": {k: kl for k, (kl, _) in before.items()},
-            "kl_after": {k: kl for k, (kl, _) in after.items()},
-            "critic_loss_before": {k: distance for k, (_, distance) in before.items()},
-            "critic_loss_after": {k: distance for k, (_, distance) in after.items()},
-        }
+        if config.renew_target_critics:
+            renew_target_critics(stacks, teacher)
+        return report | self._distances(teacher, batch, "after")
+
+    def _distances(self, teacher: int, batch: Batch, when: str) -> dict[str, dict[int, float]]:
+        found = distance_to_teacher(self.stacks, Teacher(self.stacks, teacher), batch)
+        kl, critic_loss = ({k: pair[i] for k, pair in found.items()} for i in range(2))
+        return {f"kl_{when}": kl, f"critic_loss_{when}": critic_loss}
 
     def _draw(self, batch_size: int) -> Batch:
         rows = torch.randint(
@@ -312,22 +329,6 @@ class CIKDTorchLearner(TorchLearner):
     @override(TorchLearner)
     def compute_loss_for_module(self, **kwargs):
         raise NotImplementedError("CIKD's update is `SACUpdate.step`, for all members at once.")
-
-
-def ask_learner(group: LearnerGroup, question: Callable[[CIKDTorchLearner], T]) -> T:
-    """Calls a function on every learner; returns the first one's answer.
-
-    Raises:
-        Exception: What a learner raised, which RLlib would hide.
-        RuntimeError: If a learner is not alive.
-    """
-    answers = [answer.get() for answer in group.foreach_learner(question)]
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
-    if len(answers) < max(1, group.config.num_learners):
-        raise RuntimeError("A learner is not alive; its error is in the worker's log above.")
-    return answers[0]
 
 
 def _sac_settings(config: Any, module: Any) -> SACSettings:

@@ -20,6 +20,7 @@ def check_combinations(config: Any, ids: Sequence[str]) -> None:
         ValueError: At the first combination that cannot work.
     """
     _check_phases(config, ids)
+    _check_refinements(config)
     _check_buffer(config)
     _check_sampling(config)
     if config.local_gpu_idx != 0 and (config.num_gpus_per_learner == 0 or config.num_learners > 0):
@@ -49,6 +50,35 @@ def _check_phases(config: Any, ids: Sequence[str]) -> None:
             "hard_copy copies networks, but the members' networks differ in shape or activation. "
             "Give all members the same `fcnet_hiddens` and `fcnet_activation`, or use "
             "'distillation'",
+        )
+
+
+def _check_refinements(config: Any) -> None:
+    teaches = config.ensemble_size > 1 and config.knowledge_sharing in ("distillation", "hard_copy")
+    if config.distillation_filter != "none" and (
+        not teaches
+        or config.knowledge_sharing == "hard_copy"
+        or config.distillation_targets == "critic"
+    ):
+        reject(
+            "distillation_filter",
+            config.distillation_filter,
+            "needs ensemble_size above 1, knowledge_sharing='distillation' and policies among the "
+            "distillation_targets: it says at which states a policy is imitated",
+        )
+    if config.renew_target_critics and (not teaches or config.distillation_targets == "policy"):
+        reject(
+            "renew_target_critics",
+            config.renew_target_critics,
+            "needs ensemble_size above 1, knowledge_sharing='distillation' or 'hard_copy', and "
+            "critics among the distillation_targets",
+        )
+    if config.critic_targets == "shared" and config.algorithm_config_overrides_per_module:
+        reject(
+            "critic_targets",
+            config.critic_targets,
+            "members that bootstrap from each other's critics need equal settings and networks. "
+            "Leave out `algorithm_config_overrides_per_module`",
         )
 
 
