@@ -36,6 +36,9 @@ BAD_VALUES = [
     ("distillation_targets", "actor", "'policy_and_critic'"),
     ("teacher_election", "median", "'worst'"),
     ("reset_students", 1, "True or False"),
+    ("distillation_filter", "value", "'advantage'"),
+    ("renew_target_critics", "no", "True or False"),
+    ("critic_targets", "all", "'shared'"),
     ("distillation_lr", 0.0, "above 0"),
     ("distillation_lr", "1e-3", "1.0e-3"),
     ("distillation_lr", float("nan"), "above 0"),
@@ -105,6 +108,29 @@ def test_bad_value_names_field_value_and_remedy(field, value, words):
 
 #: Settings that are fine one by one, and words that the message must have.
 BAD_COMBINATIONS = [
+    (
+        {"distillation_filter": "advantage", "knowledge_sharing": "hard_copy"},
+        ("distillation_filter='advantage'", "knowledge_sharing='distillation'"),
+    ),
+    (
+        {"distillation_filter": "advantage", "distillation_targets": "critic"},
+        ("distillation_filter='advantage'", "policies among the distillation_targets"),
+    ),
+    (
+        {"renew_target_critics": True, "distillation_targets": "policy"},
+        ("renew_target_critics=True", "critics among the distillation_targets"),
+    ),
+    (
+        {"renew_target_critics": True, "ensemble_size": 1},
+        ("renew_target_critics=True", "ensemble_size above 1"),
+    ),
+    (
+        {
+            "critic_targets": "shared",
+            "algorithm_config_overrides_per_module": {"policy_1": {"gamma": 0.9}},
+        },
+        ("critic_targets='shared'", "algorithm_config_overrides_per_module"),
+    ),
     (
         {"reset_students": True, "knowledge_sharing": "hard_copy"},
         ("reset_students=True", "'hard_copy'", "knowledge_sharing='distillation'"),

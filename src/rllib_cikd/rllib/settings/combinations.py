@@ -20,7 +20,7 @@ def check_combinations(config: Any, ids: Sequence[str]) -> None:
         ValueError: At the first combination that cannot work.
     """
     _check_phases(config, ids)
-    _check_refinements(config)
+    _check_refinements(config, ids)
     _check_buffer(config)
     _check_sampling(config)
     if config.local_gpu_idx != 0 and (config.num_gpus_per_learner == 0 or config.num_learners > 0):
@@ -53,7 +53,7 @@ def _check_phases(config: Any, ids: Sequence[str]) -> None:
         )
 
 
-def _check_refinements(config: Any) -> None:
+def _check_refinements(config: Any, ids: Sequence[str]) -> None:
     teaches = config.ensemble_size > 1 and config.knowledge_sharing in ("distillation", "hard_copy")
     if config.distillation_filter != "none" and (
         not teaches
@@ -73,12 +73,17 @@ def _check_refinements(config: Any) -> None:
             "needs ensemble_size above 1, knowledge_sharing='distillation' or 'hard_copy', and "
             "critics among the distillation_targets",
         )
-    if config.critic_targets == "shared" and config.algorithm_config_overrides_per_module:
+    networks = list(shapes(config, ids).values())
+    unequal = any(n != networks[0] for n in networks)
+    if config.critic_targets == "shared" and (
+        unequal or config.algorithm_config_overrides_per_module
+    ):
         reject(
             "critic_targets",
             config.critic_targets,
             "members that bootstrap from each other's critics need equal settings and networks. "
-            "Leave out `algorithm_config_overrides_per_module`",
+            "Leave out `algorithm_config_overrides_per_module`, and give all members the same "
+            "`fcnet_hiddens` and `fcnet_activation`",
         )
 
 
