@@ -1,9 +1,10 @@
 """A long run with all that can leak: what it holds of memory, files and threads as time goes by.
 
-    python benchmarks/faults/soak.py --minutes 120 --out soak.csv
+    python benchmarks/faults/soak.py --minutes 120 --out soak.csv [--pause 0.005]
 
 Trains with two remote env runners and one for evaluation, an evaluation and a phase of distillation
-every second and a checkpoint every fifth iteration. Writes a row every ten seconds: memory (the sum
+every second and a checkpoint every fifth iteration. The environment waits `--pause` seconds in each
+step, so that the run leaves most of the machine to others. Writes a row every ten seconds: memory (the sum
 over all its processes of what each has for itself), open files and threads of the whole process
 tree. Prints the medians of the second and the last fifth of the time.
 """
@@ -24,12 +25,28 @@ from pathlib import Path
 import pandas as pd
 import psutil
 
+ENVIRONMENT = """
+import time
+
+import gymnasium as gym
+
+
+class Slow(gym.Wrapper):
+    def __init__(self, pause=0.0):
+        super().__init__(gym.make("Pendulum-v1"))
+        self.pause = pause
+
+    def step(self, action):
+        time.sleep(self.pause)
+        return super().step(action)
+"""
 EXPERIMENT = """
 soak:
   run: CIKD
-  env: Pendulum-v1
+  env: slow_pendulum.Slow
   stop: {num_env_steps_sampled_lifetime: 100000000}
   config:
+    env_config: {pause: PAUSE}
     num_env_runners: 2
     evaluation_num_env_runners: 1
     evaluation_interval: 2
@@ -59,10 +76,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=120)
+    parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
-    (folder / "soak.yaml").write_text(EXPERIMENT)
+    (folder / "slow_pendulum.py").write_text(ENVIRONMENT)
+    (folder / "soak.yaml").write_text(EXPERIMENT.replace("PAUSE", str(args.pause)))
     command = [sys.executable, "-m", "rllib_command", "train", "file", "soak.yaml"]
     command += ["--storage-path", "results", "--checkpoint-freq", "5"]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
