@@ -4,9 +4,11 @@
 
 Trains with two remote env runners and one for evaluation, an evaluation and a phase of distillation
 every second and a checkpoint every fifth iteration. The environment waits `--pause` seconds in each
-step, so that the run leaves most of the machine to others. Writes a row every ten seconds: memory (the sum
-over all its processes of what each has for itself), open files and threads of the whole process
-tree. Prints the medians of the second and the last fifth of the time.
+step, so that the run leaves most of the machine to others.
+
+Writes a row every ten seconds: memory (the sum over all its processes of what each has for itself),
+open files and threads of the whole process tree. Prints the medians of the second and the last
+fifth of the time.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ soak:
   config:
     env_config: {pause: PAUSE}
     num_env_runners: 2
+    num_cpus_per_env_runner: 0.25
     evaluation_num_env_runners: 1
     evaluation_interval: 2
     evaluation_duration: 2
