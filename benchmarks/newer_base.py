@@ -5,7 +5,7 @@
 The agent is SAC as its paper has it (two hidden layers of 256, one gradient step per environment
 step after 10,000 random ones), and `--parts` change it:
 
-- `layer_norm`: layer normalisation before each activation of the critics;
+- `layer_norm`: layer normalisation before each activation of the critics, without parameters;
 - `batch_norm`: CrossQ (Bhatt et al. 2024) at this width: batch normalisation in critics and policy,
   one pass for (s, a) and (s', a'), no target networks, Adam with β1 = 0.5 and 1e-3, the policy
   learns in every third step;
@@ -44,7 +44,7 @@ def network(inputs: int, outputs: int, norm: str) -> nn.Sequential:
     for width in (WIDTH, WIDTH):
         layers.append(nn.Linear(inputs, width))
         if norm == "layer":
-            layers.append(nn.LayerNorm(width))
+            layers.append(nn.LayerNorm(width, elementwise_affine=False))
         layers.append(nn.ReLU())
         if norm == "batch":
             layers.append(nn.BatchNorm1d(width, momentum=0.01))
