@@ -151,7 +151,10 @@ class ReferenceSAC:
 def _network(
     weights: Mapping[str, np.ndarray], name: str, activation: str, dtype: torch.dtype
 ) -> nn.Sequential:
-    """The perceptron whose layers these weights are, a linear layer last."""
+    """The perceptron whose layers these weights are, a linear layer last.
+
+    Linear layers three places apart have a normalisation and an activation in between.
+    """
     places = sorted({int(key.split(".")[1]) for key in weights if key.startswith(name + ".")})
     layers: list[nn.Module] = []
     for place in places:
@@ -160,8 +163,18 @@ def _network(
         linear.load_state_dict(
             {"weight": weight, "bias": torch.tensor(weights[f"{name}.{place}.bias"], dtype=dtype)}
         )
-        layers += [linear, ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers[:-1])
+        norm = [Normalization()] if places[1:2] == [3] else []
+        layers += [linear, *norm, ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers[: places[-1] + 1])
+
+
+class Normalization(nn.Module):
+    """Layer normalisation without parameters (Ba et al. 2016, eq. 3)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean(-1, keepdim=True)
+        variance = ((x - mean) ** 2).mean(-1, keepdim=True)
+        return (x - mean) / (variance + 1e-5).sqrt()
 
 
 def assert_equal_weights(module: nn.Module, agent: ReferenceSAC, tolerance: float) -> None:

@@ -52,9 +52,14 @@ def _modules(
     dtype: torch.dtype = torch.float32,
     hiddens: tuple[int, ...] = (24, 16),
     seed: int = 0,
+    critic_layer_norm: bool = False,
 ) -> list[SACModule]:
     torch.manual_seed(seed)
-    model_config = {"fcnet_hiddens": list(hiddens), "fcnet_activation": activation}
+    model_config = {
+        "fcnet_hiddens": list(hiddens),
+        "fcnet_activation": activation,
+        "critic_layer_norm": critic_layer_norm,
+    }
     return [
         SACModule(**_spaces(), model_config=model_config | {"initial_alpha": 0.5 + k}).to(dtype)
         for k in range(num_members)
@@ -99,19 +104,23 @@ def _largest_difference(module: SACModule, weights: dict[str, Tensor], network: 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize(
-    ("num_members", "activation", "grad_clip", "n_step"),
+    ("num_members", "activation", "grad_clip", "n_step", "layer_norm"),
     [
-        (K, "relu", None, 1),
-        (K, "relu", 0.5, 1),
-        (K, "tanh", None, 3),
-        (1, "elu", None, 1),
-        (1, "relu", 0.5, 3),
+        (K, "relu", None, 1, False),
+        (K, "relu", 0.5, 1, False),
+        (K, "tanh", None, 3, False),
+        (1, "elu", None, 1, False),
+        (1, "relu", 0.5, 3, False),
+        (K, "relu", None, 1, True),
+        (K, "tanh", 0.5, 1, True),
     ],
 )
-def test_fused_updates_equal_plain_agents(num_members, activation, grad_clip, n_step, dtype):
+def test_fused_updates_equal_plain_agents(
+    num_members, activation, grad_clip, n_step, layer_norm, dtype
+):
     """50 updates, all networks and temperatures, and the statistics of every update."""
     settings = SACSettings(**{**vars(SETTINGS), "grad_clip": grad_clip})
-    modules = _modules(num_members, activation, dtype)
+    modules = _modules(num_members, activation, dtype, critic_layer_norm=layer_norm)
     initial = [parameters_of(m) for m in modules]
     agents = [_reference(m, settings, dtype) for m in modules]
     update = SACUpdate(MemberStack(range(num_members), modules), settings)
@@ -133,7 +142,7 @@ def test_fused_updates_equal_plain_agents(num_members, activation, grad_clip, n_
     for module, agent, start in zip(modules, agents, initial, strict=True):
         assert_equal_weights(module, agent, TOLERANCE[dtype])
         for network in start:  # the comparison is one of weights that learned
-            assert _largest_difference(module, start, network) > 1e-3, network
+            assert _largest_difference(module, start, network) > 3e-4, network
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])

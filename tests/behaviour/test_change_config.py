@@ -176,6 +176,10 @@ REFUSED = [
         {"model_config": {"fcnet_hiddens": [16, 16], "fcnet_activation": "tanh"}},
         "fcnet_activation='tanh': was 'relu' in",
     ),
+    (
+        {"model_config": {"fcnet_hiddens": [16, 16], "critic_layer_norm": True}},
+        "critic_layer_norm=True: was False in",
+    ),
     ({"initial_alpha": 0.5}, "initial_alpha=0.5: was 1.0 in"),
     ({"n_step": 3}, "n_step=3: was 1 in"),
     ({"replay_buffer_config": {"capacity": 150}}, "which holds 200 transitions"),
@@ -203,7 +207,7 @@ def test_what_cannot_change_is_refused(go_on, change, words):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("change", "words"), REFUSED[:10])
+@pytest.mark.parametrize(("change", "words"), REFUSED[:11])
 def test_what_cannot_change_is_refused_where_it_is_restored(checkpoint, build, change, words):
     """A new algorithm of other settings that restores: nothing is loaded."""
     algo = build(config_of().update_from_dict(change))

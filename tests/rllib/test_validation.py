@@ -191,6 +191,7 @@ def test_bad_overrides_per_member(overrides, words):
         ({"fcnet_hiddens": 256}, "list of layer widths"),
         ({"fcnet_hiddens": [0]}, "list of layer widths"),
         ({"fcnet_activation": "gelu"}, r"must be one of \['relu', 'tanh', 'elu'\]"),
+        ({"critic_layer_norm": 1}, "must be True or False"),
     ],
 )
 def test_bad_model_config(model_config, words):

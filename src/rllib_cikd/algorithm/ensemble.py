@@ -132,6 +132,7 @@ def group_members(modules: Sequence[Member], settings: Sequence[object]) -> list
     groups: dict[str, list[int]] = {}
     for k, (module, setting) in enumerate(zip(modules, settings, strict=True)):
         shapes = [tuple(p.shape) for p in module.parameters()]
-        key = repr((shapes, module.activation, setting))
+        layers = [type(layer).__name__ for layer in module.qf1]
+        key = repr((shapes, layers, module.activation, setting))
         groups.setdefault(key, []).append(k)
     return [MemberStack(members, [modules[k] for k in members]) for members in groups.values()]

@@ -130,7 +130,7 @@ def _distillation_step(
     policy: StackedPerceptrons,
     critics: StackedPerceptrons,
     optimizer: Adam,
-    imitated: AdvantageFilter | None,
+    imitated: AdvantageFilter | None = None,
 ) -> Callable[[Tensor, Tensor], None]:
     """A gradient step of S students on a minibatch, of those of their networks that learn."""
     ones = torch.ones(len(policy), device=policy.parameters.device)
@@ -195,7 +195,10 @@ def _reset_students(updates: Iterable[SACUpdate], teacher: int) -> None:
                 widths = [w.shape[1] for w in networks.weights]
                 out_dim = networks.weights[-1].shape[2]
                 fresh = [
-                    perceptron(widths[0], widths[1:], out_dim, networks.activation)
+                    perceptron(
+                        *(widths[0], widths[1:], out_dim),
+                        *(networks.activation, networks.normalized),
+                    )
                     for _ in net_rows
                 ]
                 fresh_stack = StackedPerceptrons.adopt(fresh, networks.activation, trainable=False)

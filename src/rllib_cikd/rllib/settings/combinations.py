@@ -48,8 +48,7 @@ def _check_phases(config: Any, ids: Sequence[str]) -> None:
             "knowledge_sharing",
             config.knowledge_sharing,
             "hard_copy copies networks, but the members' networks differ in shape or activation. "
-            "Give all members the same `fcnet_hiddens` and `fcnet_activation`, or use "
-            "'distillation'",
+            "Give all members the same `model_config`, or use 'distillation'",
         )
 
 
@@ -83,7 +82,7 @@ def _check_refinements(config: Any, ids: Sequence[str]) -> None:
             config.critic_targets,
             "members that bootstrap from each other's critics need equal settings and networks. "
             "Leave out `algorithm_config_overrides_per_module`, and give all members the same "
-            "`fcnet_hiddens` and `fcnet_activation`",
+            "`model_config`",
         )
 
 

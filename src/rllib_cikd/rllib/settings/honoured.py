@@ -88,7 +88,8 @@ SAC: dict[str, Kind] = PER_MEMBER | {
 #: `.rl_module(…)` and `.learners(…)`.
 NETWORKS_AND_LEARNER: dict[str, Kind] = {
     "_model_config": CheckedElsewhere(
-        "a dict such as {'fcnet_hiddens': [256, 256], 'fcnet_activation': 'relu'}",
+        "a dict such as {'fcnet_hiddens': [256, 256], 'fcnet_activation': 'relu', "
+        "'critic_layer_norm': False}",
         (dict, DefaultModelConfig, type(None)),
     ),
     "_rl_module_spec": CheckedElsewhere(
