@@ -40,7 +40,7 @@ from rllib_cikd.rllib.evaluation import (
     play_on_runners,
     summarize,
 )
-from rllib_cikd.rllib.learner import ask_learner
+from rllib_cikd.rllib.learner_group import ask_learner
 from rllib_cikd.rllib.policy import best_member
 from rllib_cikd.rllib.sampling import Sampler, raise_faults
 from rllib_cikd.rllib.transitions import Chunk, EpisodeReader

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rllib_cikd.algorithm import losses
 from rllib_cikd.algorithm.ensemble import MemberStack, q_values
+from rllib_cikd.algorithm.learners import ALONE, Learners
 from rllib_cikd.algorithm.perceptron import perceptron
 from rllib_cikd.algorithm.policy_heads import PolicyHead
 from rllib_cikd.algorithm.replay_buffer import Batch
@@ -64,6 +65,7 @@ def distill(
     minibatches: Callable[[], Iterable[Batch]],
     lr: float,
     targets: str = "policy_and_critic",
+    learners: Learners = ALONE,
 ) -> None:
     """Every student minimises KL(teacher ‖ student) and the distance of its critics' values.
 
@@ -76,6 +78,7 @@ def distill(
         minibatches: Gives the phase's minibatches `[B, ...]`, all students' alike.
         lr: Step size of the distillation optimiser.
         targets: One of `DISTILLATION_TARGETS`.
+        learners: Those that distil at the same time, each on minibatches of its own.
     """
     for stack, rows in students_of(stacks, teacher.member):
         twins = stack.twins(rows)
@@ -83,7 +86,11 @@ def distill(
         critics = stack.critics.select(twins, trainable=targets != "policy")
         parameters = [p for p in (policy.parameters, critics.parameters) if p.requires_grad]
         optimizer = Adam(parameters, lr=lr)
-        step = RecordedStep(_distillation_step(teacher, policy, critics, optimizer), [optimizer])
+        step = RecordedStep(
+            _distillation_step(teacher, policy, critics, optimizer, learners),
+            [optimizer],
+            records=learners.size == 1,
+        )
         for batch in minibatches():
             step(batch.obs, stack.head.critic_inputs(batch))
         if targets != "critic":
@@ -93,7 +100,11 @@ def distill(
 
 
 def _distillation_step(
-    teacher: Teacher, policy: StackedPerceptrons, critics: StackedPerceptrons, optimizer: Adam
+    teacher: Teacher,
+    policy: StackedPerceptrons,
+    critics: StackedPerceptrons,
+    optimizer: Adam,
+    learners: Learners,
 ) -> Callable[[Tensor, Tensor], None]:
     """A gradient step of S students on a minibatch, of those of their networks that learn."""
     ones = torch.ones(len(policy), device=policy.parameters.device)
@@ -108,6 +119,7 @@ def _distillation_step(
         optimizer.zero_grad()
         # The gradient of a sum over students is one for each of them.
         torch.autograd.backward(losses_of_students, [ones] * len(losses_of_students))
+        learners.average([parameters.grad for parameters in optimizer.param_groups[0]["params"]])
         optimizer.descend()
 
     return step
