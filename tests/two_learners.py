@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from experience import A, D, Experience
 from rllib_cikd.algorithm.draws import Draws
 from rllib_cikd.algorithm.ensemble import MemberStack
 from rllib_cikd.algorithm.knowledge_sharing import Teacher, distill
-from rllib_cikd.algorithm.learners import ALONE, Learners
+from rllib_cikd.algorithm.learners import ALONE, AnotherLearnerFailed, Learners
 from rllib_cikd.algorithm.replay_buffer import Batch
 from rllib_cikd.algorithm.sac_update import SACSettings, SACUpdate
 from rllib_cikd.rllib.sac_module import SACModule
@@ -70,7 +71,7 @@ def learn(learners: Learners, dtype: torch.dtype, own: slice) -> dict[str, Any]:
 
 
 def work_together(learners: Learners) -> dict[Any, Any]:
-    """All that the tests look at; at last, the second learner fails."""
+    """All that the tests look at; then the second learner raises."""
     half = slice(learners.rank, None, learners.size)
     results: dict[Any, Any] = {
         dtype: learn(learners, dtype, half) for dtype in (torch.float32, torch.float64)
@@ -90,15 +91,36 @@ def work_together(learners: Learners) -> dict[Any, Any]:
     return results | {"waited": time.monotonic() - start}
 
 
+def lose_the_second(learners: Learners) -> dict[str, Any]:
+    """The second learner's process ends, while the first one waits for it."""
+    if learners.rank == 1:
+        os._exit(0)
+    start = time.monotonic()
+    try:
+        learners.average([torch.ones(1)])
+    except AnotherLearnerFailed as error:
+        return {"loss": str(error), "waited_for_the_lost": time.monotonic() - start}
+    return {}
+
+
 def _one_of_two(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
-    meeting = f"file://{folder}/meeting"
-    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
-    torch.save(work_together(Learners(rank, 2)), folder / f"{rank}.pt")
+    learners = Learners(rank, 2)
+    _meet(learners, folder / "first")
+    results = work_together(learners)
+    torch.save(results, folder / f"{rank}.pt")
+    _meet(learners, folder / "second")
+    torch.save(results | lose_the_second(learners), folder / f"{rank}.pt")
+
+
+def _meet(learners: Learners, at: Path) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{at}", rank=learners.rank, world_size=learners.size
+    )
 
 
 def of_both(folder: Path) -> list[dict[Any, Any]]:
-    """What `work_together` returns in the first and in the second learner."""
+    """What the first and the second learner report."""
     torch.multiprocessing.spawn(_one_of_two, (folder,), nprocs=2)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 

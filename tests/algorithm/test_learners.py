@@ -59,8 +59,10 @@ def test_each_draws_for_itself_and_all_get_a_common_seed(both):
 
 
 def test_no_one_waits_for_a_learner_that_has_failed(both):
-    """The one says why, the other that another has failed, and at once."""
+    """Of an error or a death: the one says why, the other that another has failed, and at once."""
     first, second = both
     assert second["error"] == "ValueError: out of luck"
     assert first["error"].startswith("AnotherLearnerFailed: Another learner has failed")
     assert first["waited"] < 10
+    assert first["loss"].startswith("Another learner has failed")
+    assert first["waited_for_the_lost"] < 10

@@ -12,6 +12,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed
+
+# Imported here, before a process group is made: the defaults of its functions keep a group that is
+# there already from being closed, and PyTorch's optimisers import it in the end.
+import torch.distributed.nn.functional
 from torch import Tensor
 
 
