@@ -128,7 +128,7 @@ class CIKDConfig(SACConfig):
             teacher_election: "best" (highest R_k), "random" or "worst".
             reset_students: Draw the students' networks anew just before distillation.
             distillation_lr: Step size of the distillation's Adam, fresh in every phase.
-            distillation_batch_size: Minibatch size of the distillation.
+            distillation_batch_size: Minibatch size of the distillation, in each learner.
             distillation_epochs: Passes over the whole buffer in one phase; None: take
                 `distillation_updates` steps on minibatches drawn uniformly.
             distillation_updates: Gradient steps in one phase without `distillation_epochs`.
