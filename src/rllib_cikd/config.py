@@ -21,6 +21,7 @@ from ray.rllib.utils.annotations import override
 from rllib_cikd.algorithm.members import acting_member, policy_ids
 from rllib_cikd.rllib.env_runner import CIKDEnvRunner
 from rllib_cikd.rllib.learner import CIKDTorchLearner
+from rllib_cikd.rllib.learner_group import CIKDLearnerGroup
 from rllib_cikd.rllib.sac_module import DEFAULT_MODEL_CONFIG, SACModule
 from rllib_cikd.rllib.settings.arguments import checked_arguments, field_of
 from rllib_cikd.rllib.settings.refused import OTHER_NAMES
@@ -137,7 +138,7 @@ class CIKDConfig(SACConfig):
             teacher_election: "best" (highest R_k), "random" or "worst".
             reset_students: Draw the students' networks anew just before distillation.
             distillation_lr: Step size of the distillation's Adam, fresh in every phase.
-            distillation_batch_size: Minibatch size of the distillation.
+            distillation_batch_size: Minibatch size of the distillation, in each learner.
             distillation_epochs: Passes over the whole buffer in one phase; None: take
                 `distillation_updates` steps on minibatches drawn uniformly.
             distillation_updates: Gradient steps in one phase without `distillation_epochs`.
@@ -180,7 +181,7 @@ class CIKDConfig(SACConfig):
         """Gradient steps of every member per environment step: 1, or by `training_intensity`."""
         if self.training_intensity is None:
             return 1.0
-        return self.training_intensity / self.train_batch_size_per_learner
+        return self.training_intensity / self.total_train_batch_size
 
     @override(SACConfig)
     def get_default_rl_module_spec(self) -> RLModuleSpec:
@@ -189,6 +190,20 @@ class CIKDConfig(SACConfig):
     @override(SACConfig)
     def get_default_learner_class(self) -> type[CIKDTorchLearner]:
         return CIKDTorchLearner
+
+    @override(AlgorithmConfig)
+    def build_learner_group(
+        self,
+        *,
+        env: Any = None,
+        spaces: Any = None,
+        rl_module_spec: Any = None,
+        placement_group: Any = None,
+    ) -> CIKDLearnerGroup:
+        spec = rl_module_spec or self.get_multi_rl_module_spec(env=env, spaces=spaces)
+        return CIKDLearnerGroup(
+            config=self.copy(), module_spec=spec, placement_group=placement_group
+        )
 
     @property
     @override(SACConfig)

@@ -139,7 +139,7 @@ def generators(algo: CIKD) -> list[str]:
     runner = algo.env_runner
     return [
         repr(algo._rng.bit_generator.state),
-        repr(learner_of(algo)._generator.get_state().tolist()),
+        repr(learner_of(algo).draws.generator.get_state().tolist()),
         repr(runner._selection_rng.bit_generator.state),
         repr(runner._exploration_rng.get_state().tolist()),
     ]

@@ -70,7 +70,7 @@ BAD_VALUES = [
     ("tau", 2.0, "at most 1"),
     ("grad_clip", 0.0, "above 0"),
     ("target_entropy", "high", "a number"),
-    ("num_learners", 2, "set 0 or 1"),
+    ("num_learners", -1, "integer of at least 0"),
     ("framework_str", "tf2", "'torch'"),
     ("replay_buffer_config", {"type": "EpisodeReplayBuffer"}, "capacity"),
     ("replay_buffer_config", {"type": "EpisodeReplayBuffer", "capacity": 1e6}, "write 1000000"),
@@ -149,6 +149,30 @@ BAD_COMBINATIONS = [
             "replay_buffer_config": {"type": "EpisodeReplayBuffer", "capacity": 100},
         },
         ("capacity", "256", "minibatch"),
+    ),
+    (
+        {
+            "num_learners": 4,
+            "random_steps": 10,
+            "replay_buffer_config": {"type": "EpisodeReplayBuffer", "capacity": 1000},
+        },
+        ("capacity", "1024", "minibatch", "of each learner"),
+    ),
+    (
+        {
+            "num_learners": 3,
+            "replay_buffer_config": {"type": "EpisodeReplayBuffer", "capacity": 10**6},
+        },
+        ("num_learners=3", "an equal part", "{'capacity': 1000002}"),
+    ),
+    ({"num_learners": 2, "n_step": 3}, ("num_learners=2", "n_step=3 needs num_learners of 0 or 1")),
+    (
+        {"num_learners": 2, "num_gpus_per_learner": 0.5},
+        ("num_learners=2", "num_gpus_per_learner=0.5", "0 or 1"),
+    ),
+    (
+        {"num_learners": 5, "random_steps": 3},
+        ("num_learners=5", "`random_steps`", "at least 4"),
     ),
     ({"lr": 1e-3}, ("lr", "actor_lr")),
 ]

@@ -69,6 +69,12 @@ class MemberStack:
         return len(self.members)
 
     @property
+    def tensors(self) -> list[Tensor]:
+        """All that the members consist of."""
+        networks = (self.policy, self.critics, self.target_critics)
+        return [*(stacked.parameters for stacked in networks), self.log_alpha]
+
+    @property
     def alpha(self) -> Tensor:
         """Temperatures, `[n, 1]`, without gradient."""
         return self.log_alpha.detach().exp()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rllib_cikd.algorithm import losses
 from rllib_cikd.algorithm.ensemble import MemberStack, q_values
+from rllib_cikd.algorithm.learners import ALONE, Learners
 from rllib_cikd.algorithm.perceptron import perceptron
 from rllib_cikd.algorithm.policy_heads import PolicyHead
 from rllib_cikd.algorithm.replay_buffer import Batch
@@ -94,6 +95,7 @@ def distill(
     lr: float,
     targets: str = "policy_and_critic",
     imitated: AdvantageFilter | None = None,
+    learners: Learners = ALONE,
 ) -> None:
     """Every student minimises KL(teacher ‖ student) and the distance of its critics' values.
 
@@ -107,6 +109,7 @@ def distill(
         lr: Step size of the distillation optimiser.
         targets: One of `DISTILLATION_TARGETS`.
         imitated: At which states policies learn; None: at all.
+        learners: Those that distil at the same time, each on minibatches of its own.
     """
     for stack, rows in students_of(stacks, teacher.member):
         twins = stack.twins(rows)
@@ -115,7 +118,9 @@ def distill(
         parameters = [p for p in (policy.parameters, critics.parameters) if p.requires_grad]
         optimizer = Adam(parameters, lr=lr)
         step = RecordedStep(
-            _distillation_step(teacher, policy, critics, optimizer, imitated), [optimizer]
+            _distillation_step(teacher, policy, critics, optimizer, imitated, learners),
+            [optimizer],
+            records=learners.size == 1,
         )
         for batch in minibatches():
             step(batch.obs, stack.head.critic_inputs(batch))
@@ -131,6 +136,7 @@ def _distillation_step(
     critics: StackedPerceptrons,
     optimizer: Adam,
     imitated: AdvantageFilter | None = None,
+    learners: Learners = ALONE,
 ) -> Callable[[Tensor, Tensor], None]:
     """A gradient step of S students on a minibatch, of those of their networks that learn."""
     ones = torch.ones(len(policy), device=policy.parameters.device)
@@ -145,6 +151,7 @@ def _distillation_step(
         optimizer.zero_grad()
         # The gradient of a sum over students is one for each of them.
         torch.autograd.backward(losses_of_students, [ones] * len(losses_of_students))
+        learners.average([parameters.grad for parameters in optimizer.param_groups[0]["params"]])
         optimizer.descend()
 
     return step

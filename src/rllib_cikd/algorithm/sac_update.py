@@ -15,6 +15,7 @@ from rllib_cikd.algorithm.ensemble import (
     q_values,
     q_values_of_pairs,
 )
+from rllib_cikd.algorithm.learners import ALONE, Learners
 from rllib_cikd.algorithm.replay_buffer import Batch
 from rllib_cikd.engine.optimizer import Adam
 
@@ -39,14 +40,20 @@ class SACUpdate:
     """SAC's optimisers and gradient step for a stack of n members.
 
     Adam is elementwise, so one optimiser over stacked parameters equals n separate ones.
+
+    Args:
+        stack: The members.
+        settings: Of all of them.
+        learners: Those that take this step at the same time, each with minibatches of its own.
     """
 
     #: What `step` reports of each member, in this order.
     STATISTICS = ("qf_loss", "policy_loss", "alpha_loss", "qf_mean", "logps", "alpha_value")
 
-    def __init__(self, stack: MemberStack, settings: SACSettings):
+    def __init__(self, stack: MemberStack, settings: SACSettings, learners: Learners = ALONE):
         self.stack = stack
         self.settings = settings
+        self._learners = learners
         self._parameters = {
             "critic": stack.critics.parameters,
             "actor": stack.policy.parameters,
@@ -139,9 +146,10 @@ class SACUpdate:
             self._parameters[name].grad = None
         # The gradient of a sum is one for each of its terms.
         torch.autograd.backward(list(losses.values()), [self._ones] * len(losses))
-        for name in losses:
+        gradients: dict[str, Any] = {name: self._parameters[name].grad for name in losses}
+        self._learners.average(list(gradients.values()))
+        for name, gradient in gradients.items():
             if self.settings.grad_clip is not None:
-                gradient: Any = self._parameters[name].grad
                 clip_by_network_norm(self._by_network(name, gradient), self.settings.grad_clip)
             self.optimizers[name].descend()
 

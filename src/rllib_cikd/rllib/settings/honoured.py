@@ -103,7 +103,7 @@ NETWORKS_AND_LEARNER: dict[str, Kind] = {
     ),
     "_learner_class": SubclassOf(CIKDTorchLearner, or_none=True),
     "learner_config_dict": Mapping(),
-    "num_learners": Choice((0, 1), "more than one learner is not supported; set 0 or 1"),
+    "num_learners": Integer(at_least=0, at_most=1_000),
     "num_gpus_per_learner": Number(at_least=0, at_most=1),
     "num_cpus_per_learner": Either((Choice(("auto",)), Number(at_least=0, at_most=10_000))),
     "custom_resources_per_learner": _RESOURCES,
