@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from rllib_cikd.algorithm import knowledge_sharing
 from rllib_cikd.algorithm.ensemble import MemberStack
 from rllib_cikd.algorithm.knowledge_sharing import Teacher, distill
+from rllib_cikd.algorithm.learners import ALONE
 from rllib_cikd.algorithm.replay_buffer import Batch, ReplayBuffer
 from rllib_cikd.algorithm.sac_update import SACSettings, SACUpdate
 from rllib_cikd.engine import recorded_step
@@ -86,7 +87,7 @@ def test_a_distillation_step_waits_for_no_result():
         policy = stack.policy.select([1, 2], trainable=True)
         critics = stack.critics.select(stack.twins([1, 2]), trainable=True)
         optimizer = Adam([policy.parameters, critics.parameters], lr=1e-3)
-        step = knowledge_sharing._distillation_step(teacher, policy, critics, optimizer)
+        step = knowledge_sharing._distillation_step(teacher, policy, critics, optimizer, ALONE)
         batch = buffer.gather(torch.randint(64, (B,)), 0.99)
         for _ in range(2):
             step(batch.obs, batch.obs_and_actions)
@@ -133,6 +134,14 @@ def test_after_some_calls_a_step_is_recorded_and_then_only_replayed(monkeypatch)
         assert double(torch.full((3,), float(i))).tolist() == [2.0 * i] * 3
     assert stand_in.recordings == 1
     assert stand_in.replays == 10 - recorded_step._CALLS_BEFORE_RECORDING
+
+
+def test_a_step_that_waits_for_other_processes_is_never_recorded(monkeypatch):
+    stand_in = _StandIn(monkeypatch)
+    double = RecordedStep(lambda x: 2 * x, records=False)
+    for i in range(10):
+        assert double(torch.full((3,), float(i))).tolist() == [2.0 * i] * 3
+    assert stand_in.recordings == stand_in.replays == 0
 
 
 def test_a_step_is_recorded_anew_for_other_shapes_and_other_memory(monkeypatch):
