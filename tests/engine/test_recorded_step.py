@@ -20,7 +20,6 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from rllib_cikd.algorithm import knowledge_sharing
 from rllib_cikd.algorithm.ensemble import MemberStack
 from rllib_cikd.algorithm.knowledge_sharing import Teacher, distill
-from rllib_cikd.algorithm.learners import ALONE
 from rllib_cikd.algorithm.replay_buffer import Batch, ReplayBuffer
 from rllib_cikd.algorithm.sac_update import SACSettings, SACUpdate
 from rllib_cikd.engine import recorded_step
@@ -87,7 +86,7 @@ def test_a_distillation_step_waits_for_no_result():
         policy = stack.policy.select([1, 2], trainable=True)
         critics = stack.critics.select(stack.twins([1, 2]), trainable=True)
         optimizer = Adam([policy.parameters, critics.parameters], lr=1e-3)
-        step = knowledge_sharing._distillation_step(teacher, policy, critics, optimizer, ALONE)
+        step = knowledge_sharing._distillation_step(teacher, policy, critics, optimizer)
         batch = buffer.gather(torch.randint(64, (B,)), 0.99)
         for _ in range(2):
             step(batch.obs, batch.obs_and_actions)

@@ -104,7 +104,7 @@ def _distillation_step(
     policy: StackedPerceptrons,
     critics: StackedPerceptrons,
     optimizer: Adam,
-    learners: Learners,
+    learners: Learners = ALONE,
 ) -> Callable[[Tensor, Tensor], None]:
     """A gradient step of S students on a minibatch, of those of their networks that learn."""
     ones = torch.ones(len(policy), device=policy.parameters.device)
