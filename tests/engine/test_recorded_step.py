@@ -140,6 +140,14 @@ def test_after_some_calls_a_step_is_recorded_and_then_only_replayed(monkeypatch)
     assert stand_in.replays == 10 - recorded_step._CALLS_BEFORE_RECORDING
 
 
+def test_a_step_that_waits_for_other_processes_is_never_recorded(monkeypatch):
+    stand_in = _StandIn(monkeypatch)
+    double = RecordedStep(lambda x: 2 * x, records=False)
+    for i in range(10):
+        assert double(torch.full((3,), float(i))).tolist() == [2.0 * i] * 3
+    assert stand_in.recordings == stand_in.replays == 0
+
+
 def test_a_step_is_recorded_anew_for_other_shapes_and_other_memory(monkeypatch):
     stand_in = _StandIn(monkeypatch)
     factor = [2.0]
