@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,8 +15,8 @@ from rllib_cikd.rllib.settings.values import Kind
 _HEAD = """# Settings
 
 Made from the tables in `src/rllib_cikd/rllib/settings` by
-`python -m rllib_cikd.rllib.settings.page`; a test compares. What CIKD's own settings mean is said
-in `CIKDConfig.training`, what RLlib's mean in
+`python -m rllib_cikd.rllib.settings.page`; a test compares. What CIKD's own settings mean stands
+below their tables, as in `CIKDConfig.training`; what RLlib's mean in
 [its documentation](https://docs.ray.io/en/latest/rllib/algorithm-config.html).
 
 Every setting of RLlib is honoured or refused: what is accepted does what RLlib says of it. A value
@@ -23,7 +25,9 @@ one line, before anything is built: the setting, its value, and what to do.
 
     ValueError: normalize_actions=False: is not supported by CIKD: …
 
-True and False are no numbers, numbers are finite and never text, numpy's scalars are numbers.
+They are arguments of the config's methods (`CIKDConfig().training(ensemble_size=5)`), and plain
+keys in YAML, Tune, `--config` and `--set`. True and False are no numbers, numbers are finite and
+never text, numpy's scalars are numbers.
 """
 
 _AFTER_A_CHECKPOINT = """## Going on from a checkpoint with other settings
@@ -40,8 +44,11 @@ members have equal settings.
 def settings_page(default: Any) -> str:
     """The page; `default` is a config with all defaults."""
     parts = [_HEAD, "## Honoured\n"]
+    meanings = _meanings(default)
     for heading, kinds in SECTIONS.items():
         parts += [f"### {heading}\n", _honoured(kinds, default)]
+        own = [f"- {code(name)}: {meanings[name]}" for name in kinds if name in meanings]
+        parts += ["\n".join(own) + "\n"] if own else []
     parts += [
         f"Members may differ in {_listed(PER_MEMBER)}: "
         "`rl_module(algorithm_config_overrides_per_module={'policy_0': {…}})`.\n",
@@ -76,6 +83,14 @@ def _default(name: str, default: Any) -> str:
     if name == "stats_cls_lookup":
         return "RLlib's"
     return f"`{getattr(value, '__name__', None) or repr(value)}`"
+
+
+def _meanings(default: Any) -> dict[str, str]:
+    """What the docstring of `CIKDConfig.training` says of each of its own arguments."""
+    text = inspect.getdoc(default.training) or ""
+    _, _, arguments = text.partition("\nReturns:")[0].partition("Args:\n")
+    found = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", arguments, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in found}
 
 
 def _by_reason(reasons: Mapping[str, str]) -> Iterable[tuple[str, str]]:
