@@ -52,6 +52,7 @@ WORKER_LINES = (
     "Checkpoint successfully created at",
     "Trainable.setup took",  # on a busy machine
     "from checkpoint: Checkpoint(",
+    "Setting up process group for: env://",  # remote learners
     # Ray's C++ core on RLlib's env runners, which RLlib makes in this way.
     "has constructor arguments in the object store and max_restarts > 0",
 )
