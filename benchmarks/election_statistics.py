@@ -31,7 +31,7 @@ from ray.rllib.core.learner.learner import Learner
 from rllib_cikd import CIKD, CIKDConfig
 from rllib_cikd.algorithm.ensemble import policy_distribution, q_values
 from rllib_cikd.algorithm.history import History
-from rllib_cikd.rllib.learner import ask_learner
+from rllib_cikd.rllib.learner_group import ask_learner
 from rllib_cikd.rllib.transitions import EpisodeReader
 
 RECENT = 5_000

@@ -192,7 +192,7 @@ def full_state(algo: CIKD) -> dict[str, np.ndarray]:
         "episodes": np.array(history["episodes"]),
         "returns": np.array([json.dumps(window) for window in history["returns"]]),
         "election_generator": np.array(json.dumps(own["rng"])),
-        "learner_generator": learner_of(algo)._generator.get_state().numpy(),
+        "learner_generator": learner_of(algo).draws.generator.get_state().numpy(),
         "selection_generator": np.array(json.dumps(runner._selection_rng.bit_generator.state)),
         "exploration_generator": runner._exploration_rng.get_state().numpy(),
         **{f"buffer/{name}": np.asarray(value) for name, value in buffer.items()},

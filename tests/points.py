@@ -148,6 +148,17 @@ class Unbounded(Point):
         self.action_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
 
 
+class Stronger(Point):
+    """Each one that is made has wider bounds than the one before."""
+
+    force = 1
+
+    def __init__(self, config=None):
+        super().__init__(config)
+        Stronger.force += 1
+        self.action_space = spaces.Box(-self.force, self.force, (1,), np.float32)
+
+
 class Structured(Point):
     """Dictionaries and tuples on both sides; the action it gets must be of its space."""
 

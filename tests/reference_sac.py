@@ -80,14 +80,24 @@ class ReferenceSAC:
     def q(self, name: str, obs: Tensor, actions: Tensor) -> Tensor:
         return self.networks[name](torch.cat([obs, actions], dim=1)).squeeze(1)
 
-    def update(self, batch: Minibatch, noise: Tensor, next_noise: Tensor) -> dict[str, Tensor]:
-        """Critics, then policy, then temperature, then target networks."""
+    def update(
+        self,
+        batch: Minibatch,
+        noise: Tensor,
+        next_noise: Tensor,
+        judges: tuple[nn.Module, nn.Module] | None = None,
+    ) -> dict[str, Tensor]:
+        """Critics, then policy, then temperature, then target networks.
+
+        `judges` are the two target critics to bootstrap from, its own if None.
+        """
+        judge1, judge2 = judges or (self.networks["target_qf1"], self.networks["target_qf2"])
         alpha = self.log_alpha.detach().exp()
 
         with torch.no_grad():
             next_actions, next_logp = self.act(batch.next_obs, next_noise)
-            next_q1 = self.q("target_qf1", batch.next_obs, next_actions)
-            next_q2 = self.q("target_qf2", batch.next_obs, next_actions)
+            inputs = torch.cat([batch.next_obs, next_actions], dim=1)
+            next_q1, next_q2 = judge1(inputs).squeeze(1), judge2(inputs).squeeze(1)
             next_value = torch.min(next_q1, next_q2) - alpha * next_logp
             bootstrap = self.gamma**batch.num_rewards * (1 - batch.terminated)
             target = batch.rewards + bootstrap * next_value
@@ -141,7 +151,10 @@ class ReferenceSAC:
 def _network(
     weights: Mapping[str, np.ndarray], name: str, activation: str, dtype: torch.dtype
 ) -> nn.Sequential:
-    """The perceptron whose layers these weights are, a linear layer last."""
+    """The perceptron whose layers these weights are, a linear layer last.
+
+    Linear layers three places apart have a normalisation and an activation in between.
+    """
     places = sorted({int(key.split(".")[1]) for key in weights if key.startswith(name + ".")})
     layers: list[nn.Module] = []
     for place in places:
@@ -150,8 +163,18 @@ def _network(
         linear.load_state_dict(
             {"weight": weight, "bias": torch.tensor(weights[f"{name}.{place}.bias"], dtype=dtype)}
         )
-        layers += [linear, ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers[:-1])
+        norm = [Normalization()] if places[1:2] == [3] else []
+        layers += [linear, *norm, ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers[: places[-1] + 1])
+
+
+class Normalization(nn.Module):
+    """Layer normalisation without parameters (Ba et al. 2016, eq. 3)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean(-1, keepdim=True)
+        variance = ((x - mean) ** 2).mean(-1, keepdim=True)
+        return (x - mean) / (variance + 1e-5).sqrt()
 
 
 def assert_equal_weights(module: nn.Module, agent: ReferenceSAC, tolerance: float) -> None:

@@ -31,6 +31,13 @@ def test_help_does_not_load_ray_and_torch(args):
     assert last == f"{2 if args == ['x'] else 0} []"
 
 
+def test_watching_does_not_load_ray_and_torch(tmp_path):
+    (tmp_path / "cells.json").write_text("{}")
+    stdout = python("-c", PROGRAM.format(args=["study", "watch", str(tmp_path)]))
+    assert stdout.startswith(f"{tmp_path.name}: no run has begun")
+    assert stdout.endswith("\n0 []\n")
+
+
 def test_a_command_has_the_whole_package(tmp_path):
     """`rllib_cikd/__init__.py` has been run when a user's file imports from it."""
     file = tmp_path / "uses_package.py"

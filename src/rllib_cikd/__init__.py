@@ -14,15 +14,21 @@ from rllib_cikd.rllib.policy import load_policy
 
 if TYPE_CHECKING:
     from rllib_cikd.experiments.resume import restore
+    from rllib_cikd.experiments.tensorboard import TensorBoard
 
-__all__ = ["CIKD", "CIKDConfig", "__version__", "load_policy", "restore"]
+__all__ = ["CIKD", "CIKDConfig", "TensorBoard", "__version__", "load_policy", "restore"]
 
 register_trainable("CIKD", CIKD)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "restore":  # of a room that not every worker of Ray's needs
+    # Of a room that not every worker of Ray's needs:
+    if name == "restore":
         from rllib_cikd.experiments.resume import restore
 
         return restore
+    if name == "TensorBoard":
+        from rllib_cikd.experiments.tensorboard import TensorBoard
+
+        return TensorBoard
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

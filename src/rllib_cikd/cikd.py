@@ -40,9 +40,10 @@ from rllib_cikd.rllib.evaluation import (
     play_on_runners,
     summarize,
 )
-from rllib_cikd.rllib.learner import ask_learner
+from rllib_cikd.rllib.learner_group import ask_learner
 from rllib_cikd.rllib.policy import best_member
 from rllib_cikd.rllib.sampling import Sampler, raise_faults
+from rllib_cikd.rllib.spaces import refuse_unequal_environments
 from rllib_cikd.rllib.transitions import Chunk, EpisodeReader
 
 _KNOWLEDGE_SHARING_TIMER = "knowledge_sharing"
@@ -313,6 +314,7 @@ class CIKD(CheckpointedSAC):
         log = self.history.log(
             shares_knowledge=self.config.knowledge_sharing != "none",
             assessed=self.config.assess_distillation,
+            filtered=self.config.distillation_filter != "none",
         )
         self.metrics.log_dict(log, key=keys.ENSEMBLE, reduce="item")
 
@@ -326,6 +328,8 @@ class CIKD(CheckpointedSAC):
         self._endless_episodes = EndlessEpisodes(env_name(config), config.max_evaluation_steps)
         self._callback_metrics = MetricsLogger(root=True, stats_cls_lookup=config.stats_cls_lookup)
         super().setup(config)
+        groups = [self.env_runner_group, self.eval_env_runner_group]
+        refuse_unequal_environments(groups, env_name(self.config))
         size = self.config.ensemble_size
         self.history = History(size, self.config.return_window)
         self.history.last_evaluation = no_evaluation_yet(size)

@@ -21,6 +21,7 @@ from ray.rllib.utils.annotations import override
 from rllib_cikd.algorithm.members import acting_member, policy_ids
 from rllib_cikd.rllib.env_runner import CIKDEnvRunner
 from rllib_cikd.rllib.learner import CIKDTorchLearner
+from rllib_cikd.rllib.learner_group import CIKDLearnerGroup
 from rllib_cikd.rllib.sac_module import DEFAULT_MODEL_CONFIG, SACModule
 from rllib_cikd.rllib.settings.arguments import checked_arguments, field_of
 from rllib_cikd.rllib.settings.refused import OTHER_NAMES
@@ -60,6 +61,8 @@ class CIKDConfig(SACConfig):
         self.distillation_interval = 5_000
         self.knowledge_sharing = "distillation"
         self.distillation_targets = "policy_and_critic"
+        self.distillation_filter = "none"
+        self.renew_target_critics = False
         self.teacher_election = "best"
         self.reset_students = False
         self.distillation_lr = 1e-3
@@ -67,6 +70,7 @@ class CIKDConfig(SACConfig):
         self.distillation_epochs: int | None = None
         self.distillation_updates = 300
         self.assess_distillation = False
+        self.critic_targets = "own"
         self.random_steps = 10_000
         self.max_evaluation_steps = 20_000
 
@@ -97,6 +101,8 @@ class CIKDConfig(SACConfig):
         distillation_interval: int = NotProvided,
         knowledge_sharing: str = NotProvided,
         distillation_targets: str = NotProvided,
+        distillation_filter: str = NotProvided,
+        renew_target_critics: bool = NotProvided,
         teacher_election: str = NotProvided,
         reset_students: bool = NotProvided,
         distillation_lr: float = NotProvided,
@@ -104,6 +110,7 @@ class CIKDConfig(SACConfig):
         distillation_epochs: int | None = NotProvided,
         distillation_updates: int = NotProvided,
         assess_distillation: bool = NotProvided,
+        critic_targets: str = NotProvided,
         random_steps: int = NotProvided,
         max_evaluation_steps: int = NotProvided,
         sample_while_learning: bool = NotProvided,
@@ -124,15 +131,21 @@ class CIKDConfig(SACConfig):
                 member as distillation would take); "none" (Ensemble-SAC).
             distillation_targets: What is distilled or copied: "policy_and_critic", "policy" or
                 "critic".
+            distillation_filter: Where policies imitate: "none": at all states; "advantage": only
+                where the ensemble's critics value the teacher's action above the student's.
+            renew_target_critics: At the end of a phase, students' target critics become their
+                distilled critics; else they follow by τ.
             teacher_election: "best" (highest R_k), "random" or "worst".
             reset_students: Draw the students' networks anew just before distillation.
             distillation_lr: Step size of the distillation's Adam, fresh in every phase.
-            distillation_batch_size: Minibatch size of the distillation.
+            distillation_batch_size: Minibatch size of the distillation, in each learner.
             distillation_epochs: Passes over the whole buffer in one phase; None: take
                 `distillation_updates` steps on minibatches drawn uniformly.
             distillation_updates: Gradient steps in one phase without `distillation_epochs`.
             assess_distillation: Evaluate every member just before and just after each phase
                 (`evaluation_duration` episodes of each).
+            critic_targets: What critics bootstrap from: "own": a member's own target critics;
+                "shared": in each update two of all members' target critics, drawn anew.
             random_steps: Actions are uniform random until this many environment steps; also
                 when learning starts, unless `num_steps_sampled_before_learning_starts` is set.
             max_evaluation_steps: An evaluation episode that has not ended after so many steps is
@@ -168,7 +181,7 @@ class CIKDConfig(SACConfig):
         """Gradient steps of every member per environment step: 1, or by `training_intensity`."""
         if self.training_intensity is None:
             return 1.0
-        return self.training_intensity / self.train_batch_size_per_learner
+        return self.training_intensity / self.total_train_batch_size
 
     @override(SACConfig)
     def get_default_rl_module_spec(self) -> RLModuleSpec:
@@ -177,6 +190,20 @@ class CIKDConfig(SACConfig):
     @override(SACConfig)
     def get_default_learner_class(self) -> type[CIKDTorchLearner]:
         return CIKDTorchLearner
+
+    @override(AlgorithmConfig)
+    def build_learner_group(
+        self,
+        *,
+        env: Any = None,
+        spaces: Any = None,
+        rl_module_spec: Any = None,
+        placement_group: Any = None,
+    ) -> CIKDLearnerGroup:
+        spec = rl_module_spec or self.get_multi_rl_module_spec(env=env, spaces=spaces)
+        return CIKDLearnerGroup(
+            config=self.copy(), module_spec=spec, placement_group=placement_group
+        )
 
     @property
     @override(SACConfig)

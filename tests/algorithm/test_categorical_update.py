@@ -15,7 +15,13 @@ from torch.distributions import Categorical
 from rllib_cikd.algorithm import losses
 from rllib_cikd.algorithm.categorical_update import CategoricalSACUpdate, sac_update
 from rllib_cikd.algorithm.ensemble import MemberStack, group_members
-from rllib_cikd.algorithm.knowledge_sharing import Teacher, distance_to_teacher, distill, hard_copy
+from rllib_cikd.algorithm.knowledge_sharing import (
+    AdvantageFilter,
+    Teacher,
+    distance_to_teacher,
+    distill,
+    hard_copy,
+)
 from rllib_cikd.algorithm.replay_buffer import Batch
 from rllib_cikd.algorithm.sac_update import SACSettings
 from rllib_cikd.rllib.action_map import OneHot
@@ -33,7 +39,7 @@ def members(dtype: torch.dtype, hiddens: tuple[int, ...] = (24, 16)) -> list[SAC
     return [
         SACModule(
             observation_space=gym.spaces.Box(-9.0, 9.0, (D,), np.float32),
-            action_space=OneHot(A),
+            action_space=OneHot(gym.spaces.Discrete(A)),
             model_config={"fcnet_hiddens": list(hiddens), "initial_alpha": 0.5 + k},
         ).to(dtype)
         for k in range(K)
@@ -65,12 +71,13 @@ class PlainAgent:
         self.actor_optimizer = torch.optim.Adam(n.policy.parameters(), lr=SETTINGS.actor_lr)
         self.alpha_optimizer = torch.optim.Adam([n.log_alpha], lr=SETTINGS.alpha_lr)
 
-    def update(self, batch: Batch) -> None:
+    def update(self, batch: Batch, judges: tuple[nn.Module, nn.Module] | None = None) -> None:
         n = self.networks
+        judge1, judge2 = judges or (n.target_qf1, n.target_qf2)
         alpha = n.log_alpha.detach().exp()
         with torch.no_grad():
             policy = Categorical(logits=n.policy(batch.next_obs))
-            smaller = torch.minimum(n.target_qf1(batch.next_obs), n.target_qf2(batch.next_obs))
+            smaller = torch.minimum(judge1(batch.next_obs), judge2(batch.next_obs))
             value = (policy.probs * smaller).sum(-1) + alpha * policy.entropy()
             target = batch.rewards + batch.discounts * value
         choice = batch.actions.argmax(-1, keepdim=True)
@@ -99,8 +106,9 @@ class PlainAgent:
                     t.lerp_(p, SETTINGS.tau)
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["own targets", "shared targets"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_thirty_updates_equal_plain_agents(dtype):
+def test_thirty_updates_equal_plain_agents(dtype, shared):
     modules = members(dtype)
     plain = [PlainAgent(module) for module in modules]
     (stack,) = group_members(modules, [SETTINGS] * K)
@@ -108,9 +116,13 @@ def test_thirty_updates_equal_plain_agents(dtype):
     assert isinstance(update, CategoricalSACUpdate)
     for _ in range(30):
         batch = minibatch(dtype)
-        update.step(batch, torch.empty(K, 2, B, 0, dtype=dtype))
+        pairs = torch.randperm(2 * K).view(2, K) if shared else None
+        update.step(batch, torch.empty(K, 2, B, 0, dtype=dtype), pairs)
+        names = ("target_qf1", "target_qf2")
+        judges = [copy.deepcopy(getattr(a.networks, name)) for name in names for a in plain]
         for k, agent in enumerate(plain):
-            agent.update(Batch(*(x[k] for x in batch)))
+            asked = None if pairs is None else (judges[pairs[0, k]], judges[pairs[1, k]])
+            agent.update(Batch(*(x[k] for x in batch)), asked)
     for module, agent in zip(modules, plain, strict=True):
         expected = agent.networks.state_dict()
         for name, value in module.state_dict().items():
@@ -140,6 +152,22 @@ def test_kl_is_that_of_torch_distributions():
     torch.testing.assert_close(kl, expected)
     with pytest.raises(ValueError, match="number of actions"):
         losses.categorical_kl(teacher[:, :2], students)
+
+
+def test_the_ensemble_s_values_of_choices_by_hand():
+    """The student imitates where the mean of the members' smaller values prefers the teacher's."""
+    modules = members(torch.float32)
+    stack = MemberStack(range(K), modules)
+    obs = torch.randn(64, D)
+    outputs = stack.policy(obs.expand(K, -1, -1)).detach()
+    imitated = AdvantageFilter([stack])(obs, outputs[1], outputs[[0, 2]])
+    with torch.no_grad():
+        values = sum(torch.minimum(m.qf1(obs), m.qf2(obs)) for m in modules) / K
+    best = outputs.argmax(-1)
+    for row, student in enumerate((0, 2)):
+        of_teacher, of_student = (values.gather(1, best[k][:, None])[:, 0] for k in (1, student))
+        assert torch.equal(imitated[row], (of_teacher > of_student).float())
+        assert 0 < imitated[row].sum() < 64
 
 
 def test_students_learn_the_teacher_s_policy_and_all_its_values():

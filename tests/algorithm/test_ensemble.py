@@ -32,16 +32,18 @@ def _seed():
 
 
 def test_members_are_grouped_by_shape_activation_and_settings():
-    """Members 0 and 3 are alike; 1 has other layers, 2 other units, 4 another setting."""
+    """Members 0 and 3 are alike; 1 has other layers, 2 other units, 4 another setting, 5 other
+    critics."""
     modules = [
         _module(),
         _module(hiddens=(16, 13)),
         _module(fcnet_activation="tanh"),
         _module(),
         _module(),
+        _module(critic_layer_norm=True),
     ]
-    stacks = group_members(modules, ["usual"] * 4 + ["another"])
-    assert [s.members for s in stacks] == [[0, 3], [1], [2], [4]]
+    stacks = group_members(modules, ["usual"] * 4 + ["another", "usual"])
+    assert [s.members for s in stacks] == [[0, 3], [1], [2], [4], [5]]
     assert all(s.is_attached() for s in stacks)
 
 

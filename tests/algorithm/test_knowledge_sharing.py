@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections.abc import Iterator
@@ -17,11 +18,14 @@ from torch.distributions import Independent, Normal, kl_divergence
 from rllib_cikd import CIKDConfig
 from rllib_cikd.algorithm.ensemble import MemberStack, group_members
 from rllib_cikd.algorithm.knowledge_sharing import (
+    AdvantageFilter,
     Teacher,
     distance_to_teacher,
     distill,
     hard_copy,
+    renew_target_critics,
     reset_students,
+    share_imitated,
 )
 from rllib_cikd.algorithm.replay_buffer import Batch, ReplayBuffer
 from rllib_cikd.algorithm.sac_update import SACSettings, SACUpdate
@@ -163,9 +167,17 @@ def test_targets_choose_what_is_distilled(targets, looped, trained, buffer, held
 
 
 def _plain_distillation(
-    student: SACModule, teacher: SACModule, batches: list[Batch], lr: float, targets: str
+    student: SACModule,
+    teacher: SACModule,
+    batches: list[Batch],
+    lr: float,
+    targets: str,
+    judges: list[SACModule] | None = None,
 ) -> None:
-    """What distillation is, with PyTorch's own networks, KL, mean squared error and Adam."""
+    """What distillation is, with PyTorch's own networks, KL, mean squared error and Adam.
+
+    With `judges`, policies learn only where these members prefer the teacher's action.
+    """
     networks = {"policy": [student.policy], "critic": [student.qf1, student.qf2]}
     networks["policy_and_critic"] = networks["policy"] + networks["critic"]
     parameters = [p for network in networks[targets] for p in network.parameters()]
@@ -180,6 +192,8 @@ def _plain_distillation(
         loss = torch.zeros(())
         if targets != "critic":
             kl = kl_divergence(gaussian(teacher, batch.obs), gaussian(student, batch.obs))
+            if judges is not None:
+                kl = kl * _teacher_is_better(judges, teacher, student, batch.obs)
             loss = loss + kl.mean()
         if targets != "policy":
             for name in ("qf1", "qf2"):
@@ -188,6 +202,62 @@ def _plain_distillation(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+
+
+@torch.no_grad()
+def _teacher_is_better(
+    judges: list[SACModule], teacher: SACModule, student: SACModule, obs: Tensor
+) -> Tensor:
+    values = []
+    for actor in (teacher, student):
+        mean, _ = actor.policy(obs).chunk(2, -1)
+        inputs = torch.cat([obs, mean.tanh()], -1)
+        smaller = [torch.minimum(j.qf1(inputs), j.qf2(inputs)).squeeze(-1) for j in judges]
+        values.append(sum(smaller) / len(judges))
+    return values[0] > values[1]
+
+
+@pytest.mark.parametrize("looped", [False, True], ids=["batched", "looped"])
+def test_students_imitate_where_the_ensemble_prefers_the_teacher(looped, trained, buffer):
+    """50 updates in float64. The judges are the members as they were; policies change."""
+    double = torch.float64
+    modules, stacks = _ensemble(trained, looped, double)
+    judges = copy.deepcopy(modules)
+    plain = copy.deepcopy(modules)
+    for module in plain:
+        module.requires_grad_(True)
+    minibatches = functools.partial(_minibatches, buffer, 50, dtype=double)
+    imitated, teacher = AdvantageFilter(stacks), Teacher(stacks, TEACHER)
+    held_out = next(_minibatches(buffer, 1, 500, double))
+    shares = share_imitated(stacks, teacher, imitated, held_out)
+    assert set(shares) == set(STUDENTS)
+    for student, share in shares.items():
+        preferred = _teacher_is_better(judges, judges[TEACHER], judges[student], held_out.obs)
+        assert share == pytest.approx(float(preferred.double().mean()))
+        assert 0.05 < share < 0.95  # it is a filter
+    distill(stacks, teacher, minibatches, 2e-3, imitated=imitated)
+    for student in STUDENTS:
+        _plain_distillation(
+            plain[student], judges[TEACHER], minibatches(), 2e-3, "policy_and_critic", judges
+        )
+        for name, weight in parameters_of(modules[student]).items():
+            expected = plain[student].state_dict()[name]
+            torch.testing.assert_close(weight, expected, rtol=0, atol=1e-12, msg=name)
+    assert_changed_only(parameters_of(judges[TEACHER]), modules[TEACHER], ())
+
+
+@pytest.mark.parametrize("looped", [False, True], ids=["batched", "looped"])
+def test_target_critics_are_renewed(looped, trained):
+    modules, stacks = _ensemble(trained, looped)
+    renew_target_critics(stacks, TEACHER)
+    for k, module in enumerate(modules):
+        now = module.state_dict()
+        for name, weight in trained[k].items():
+            source = name
+            if k != TEACHER and name.startswith("target_"):
+                source = name.removeprefix("target_")
+                assert not torch.equal(trained[k][source], weight)
+            assert torch.equal(now[name], trained[k][source]), name
 
 
 @pytest.mark.parametrize("targets", ["policy_and_critic", "policy", "critic"])

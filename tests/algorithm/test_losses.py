@@ -240,6 +240,19 @@ def test_policy_kl_and_its_gradient_equal_torch_distributions(teacher_has_a_stud
     torch.testing.assert_close(results[0], results[1], rtol=1e-12, atol=1e-12)
 
 
+def test_policy_kl_weighs_states():
+    """State 0 counts twice, state 1 not at all; the mean is over all of them."""
+    (t_mean, t_log_std), (s_mean, s_log_std) = _teacher_and_students()
+    weights = torch.ones(K, B, **F64)
+    weights[:, 0], weights[0, 1] = 2.0, 0.0
+    kl = losses.policy_kl(t_mean, t_log_std, s_mean, s_log_std, weights)
+    teacher = _gaussian(t_mean, t_log_std).expand((K, B))
+    by_state = kl_divergence(teacher, _gaussian(s_mean, s_log_std))
+    expected = (by_state.sum(-1) + by_state[:, 0]) / B
+    expected[0] -= by_state[0, 1] / B
+    torch.testing.assert_close(kl, expected, rtol=1e-12, atol=1e-12)
+
+
 def test_policy_kl_is_that_of_the_squashed_policies():
     """Monte Carlo E_teacher[log π_T - log π_S] after the tanh, within 4 standard errors."""
     n = 200_000

@@ -8,6 +8,7 @@ the same 4e-7.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,9 +52,14 @@ def _modules(
     dtype: torch.dtype = torch.float32,
     hiddens: tuple[int, ...] = (24, 16),
     seed: int = 0,
+    critic_layer_norm: bool = False,
 ) -> list[SACModule]:
     torch.manual_seed(seed)
-    model_config = {"fcnet_hiddens": list(hiddens), "fcnet_activation": activation}
+    model_config = {
+        "fcnet_hiddens": list(hiddens),
+        "fcnet_activation": activation,
+        "critic_layer_norm": critic_layer_norm,
+    }
     return [
         SACModule(**_spaces(), model_config=model_config | {"initial_alpha": 0.5 + k}).to(dtype)
         for k in range(num_members)
@@ -98,19 +104,23 @@ def _largest_difference(module: SACModule, weights: dict[str, Tensor], network: 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize(
-    ("num_members", "activation", "grad_clip", "n_step"),
+    ("num_members", "activation", "grad_clip", "n_step", "layer_norm"),
     [
-        (K, "relu", None, 1),
-        (K, "relu", 0.5, 1),
-        (K, "tanh", None, 3),
-        (1, "elu", None, 1),
-        (1, "relu", 0.5, 3),
+        (K, "relu", None, 1, False),
+        (K, "relu", 0.5, 1, False),
+        (K, "tanh", None, 3, False),
+        (1, "elu", None, 1, False),
+        (1, "relu", 0.5, 3, False),
+        (K, "relu", None, 1, True),
+        (K, "tanh", 0.5, 1, True),
     ],
 )
-def test_fused_updates_equal_plain_agents(num_members, activation, grad_clip, n_step, dtype):
+def test_fused_updates_equal_plain_agents(
+    num_members, activation, grad_clip, n_step, layer_norm, dtype
+):
     """50 updates, all networks and temperatures, and the statistics of every update."""
     settings = SACSettings(**{**vars(SETTINGS), "grad_clip": grad_clip})
-    modules = _modules(num_members, activation, dtype)
+    modules = _modules(num_members, activation, dtype, critic_layer_norm=layer_norm)
     initial = [parameters_of(m) for m in modules]
     agents = [_reference(m, settings, dtype) for m in modules]
     update = SACUpdate(MemberStack(range(num_members), modules), settings)
@@ -132,7 +142,45 @@ def test_fused_updates_equal_plain_agents(num_members, activation, grad_clip, n_
     for module, agent, start in zip(modules, agents, initial, strict=True):
         assert_equal_weights(module, agent, TOLERANCE[dtype])
         for network in start:  # the comparison is one of weights that learned
-            assert _largest_difference(module, start, network) > 1e-3, network
+            assert _largest_difference(module, start, network) > 3e-4, network
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_shared_critic_targets_equal_plain_agents_that_ask_others(dtype):
+    """Each member bootstraps from the two critics that a permutation of all 2K gives it."""
+    modules = _modules(dtype=dtype)
+    agents = [_reference(m, SETTINGS, dtype) for m in modules]
+    update = SACUpdate(MemberStack(range(K), modules), SETTINGS)
+    experience = Experience()
+    buffer, returns = experience.buffer(1), experience.returns(1, SETTINGS.gamma)
+    names = [(name, k) for name in ("target_qf1", "target_qf2") for k in range(K)]
+    generator, asked = torch.Generator().manual_seed(2), set()
+
+    for rows, noise in _draws(K):
+        noise = noise.to(dtype)
+        pairs = torch.randperm(2 * K, generator=generator).view(2, K)
+        update.step(_cast(buffer.gather(rows, SETTINGS.gamma), dtype), noise, pairs)
+        before = [copy.deepcopy(agents[k].networks[name]) for name, k in names]
+        for k, agent in enumerate(agents):
+            judges = before[pairs[0, k]], before[pairs[1, k]]
+            agent.update(_minibatch(returns, rows[k], dtype), *noise[k], judges=judges)
+            asked.add((int(pairs[0, k]), int(pairs[1, k]), k))
+
+    assert len(asked) > 2 * K  # of the others, too
+    for module, agent in zip(modules, agents, strict=True):
+        assert_equal_weights(module, agent, TOLERANCE[dtype])
+
+
+def test_own_pairs_are_what_no_pairs_are():
+    rows, noise = next(_draws(K))
+    batch = Experience().buffer(1).gather(rows, SETTINGS.gamma)
+    weights = []
+    for pairs in (None, torch.arange(2 * K).view(2, K)):
+        modules = _modules()
+        SACUpdate(MemberStack(range(K), modules), SETTINGS).step(batch, noise, pairs)
+        weights.append([parameters_of(m) for m in modules])
+    for one, other in zip(*weights, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize(

@@ -14,19 +14,22 @@ import pytest
 from gymnasium.spaces import Box
 from helpers import learner_of, rows_of, same, small_config, weights_of
 
-from rllib_cikd import CIKD, CIKDConfig
+from rllib_cikd import CIKD, CIKDConfig, load_policy
 
 STEPS = 200
 
 
 class Line(gym.Env):
-    """A point on a line; `size` observations, episodes of `n` steps."""
+    """A point on a line; `size` observations, actions up to `force`, episodes of `n` steps."""
 
     def __init__(self, config=None):
         config = config or {}
         self.n = config.get("n", 20)
         self.observation_space = Box(-10, 10, (config.get("size", 2),), np.float32)
-        self.action_space = Box(-1, 1, (config.get("actions", 1),), np.float32)
+        force = config.get("force", 1)
+        if getattr(config, "vector_index", 0) > 0:
+            force = config.get("force_of_others", force)
+        self.action_space = Box(-force, force, (config.get("actions", 1),), np.float32)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -136,7 +139,7 @@ def generators(algo: CIKD) -> list[str]:
     runner = algo.env_runner
     return [
         repr(algo._rng.bit_generator.state),
-        repr(learner_of(algo)._generator.get_state().tolist()),
+        repr(learner_of(algo).draws.generator.get_state().tolist()),
         repr(runner._selection_rng.bit_generator.state),
         repr(runner._exploration_rng.get_state().tolist()),
     ]
@@ -173,6 +176,10 @@ REFUSED = [
         {"model_config": {"fcnet_hiddens": [16, 16], "fcnet_activation": "tanh"}},
         "fcnet_activation='tanh': was 'relu' in",
     ),
+    (
+        {"model_config": {"fcnet_hiddens": [16, 16], "critic_layer_norm": True}},
+        "critic_layer_norm=True: was False in",
+    ),
     ({"initial_alpha": 0.5}, "initial_alpha=0.5: was 1.0 in"),
     ({"n_step": 3}, "n_step=3: was 1 in"),
     ({"replay_buffer_config": {"capacity": 150}}, "which holds 200 transitions"),
@@ -180,8 +187,12 @@ REFUSED = [
         {"algorithm_config_overrides_per_module": {"policy_1": {"gamma": 0.9}}},
         "algorithm_config_overrides_per_module={'policy_1': {'gamma': 0.9}}: was {} in",
     ),
-    ({"env_config": {"size": 5}}, "observation_space=Box(-inf, inf, (5,), float32): was Box("),
+    ({"env_config": {"size": 5}}, "observation_space=Box(-10.0, 10.0, (5,), float32): was Box("),
     ({"env_config": {"actions": 2}}, "action_space=Box(-1.0, 1.0, (2,), float32): was Box("),
+    (
+        {"env_config": {"force": 2}},
+        "action_space=Box(-2.0, 2.0, (1,), float32): was Box(-1.0, 1.0, (1,), float32) in",
+    ),
     ({"actor_ir": 1e-3}, "Unknown config key 'actor_ir'. Did you mean 'actor_lr'?"),
     ({"actor_lr": "x"}, "actor_lr='x': must be a number above 0"),
     (5, "config=5: must be a `CIKDConfig`, which replaces"),
@@ -196,7 +207,7 @@ def test_what_cannot_change_is_refused(go_on, change, words):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("change", "words"), REFUSED[:9])
+@pytest.mark.parametrize(("change", "words"), REFUSED[:11])
 def test_what_cannot_change_is_refused_where_it_is_restored(checkpoint, build, change, words):
     """A new algorithm of other settings that restores: nothing is loaded."""
     algo = build(config_of().update_from_dict(change))
@@ -294,6 +305,38 @@ def test_evaluation_may_have_an_env_config_of_its_own(build):
     result = algo.train()
     assert result["evaluation"]["env_runners"]["episode_len_mean"] == 7
     assert result["env_runners"]["episode_len_mean"] == 20
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"evaluation_interval": 1, "evaluation_config": {"env_config": {"force": 2}}},
+        {"env_config": {"force_of_others": 2}, "num_envs_per_env_runner": 2},
+    ],
+    ids=["evaluation", "sub-environments"],
+)
+def test_all_environments_of_a_run_have_the_same_spaces(build, change):
+    config = config_of().update_from_dict(change)
+    words = (
+        "env='Line' has the action_space Box(-1.0, 1.0, (1,), float32) in one place and "
+        "Box(-2.0, 2.0, (1,), float32) in another"
+    )
+    with pytest.raises(ValueError, match=re.escape(words)):
+        build(config)
+
+
+def test_a_policy_is_not_loaded_for_other_actions(checkpoint, monkeypatch):
+    monkeypatch.setattr(Line, "__init__", _stronger(Line.__init__))
+    with pytest.raises(ValueError, match=re.escape("action_space=Box(-3.0, 3.0, (1,), float32)")):
+        load_policy(checkpoint)
+
+
+def _stronger(init):
+    def stronger(self, config=None):
+        init(self, config)
+        self.action_space = Box(-3, 3, (1,), np.float32)
+
+    return stronger
 
 
 def test_an_iteration_trains_for_as_long_as_it_must(build):

@@ -150,6 +150,20 @@ def test_reset_students(phase_of):
         assert not np.array_equal(reset.after[network][one], reset.after[network][other])
 
 
+def test_students_imitate_at_some_states_and_their_target_critics_are_renewed(phase_of):
+    phase = phase_of(
+        distillation_filter="advantage", renew_target_critics=True, distillation_updates=20
+    )
+    online = ("policy", "qf1", "qf2")
+    assert phase.moved == pairs((*online, "target_qf1", "target_qf2"), phase.students)
+    for student in phase.students:
+        assert 0 < phase.report["share_imitated"][student] < 1
+        for network in ("qf1", "qf2"):
+            target = phase.after[f"target_{network}"][student]
+            assert np.array_equal(target, phase.after[network][student])
+    assert np.isnan(phase.report["share_imitated"][phase.teacher])
+
+
 # ---------------------------------------------------------------------- How much it does
 
 

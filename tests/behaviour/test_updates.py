@@ -109,7 +109,16 @@ def plain(ray_cluster) -> CIKD:
     algo.stop()
 
 
-@pytest.mark.parametrize("option", [{"n_step": 3}, {"gamma": 0.9}, {"tau": 0.5}, {"actor_lr": 0.1}])
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"n_step": 3},
+        {"gamma": 0.9},
+        {"tau": 0.5},
+        {"actor_lr": 0.1},
+        {"critic_targets": "shared"},
+    ],
+)
 def test_sac_option_changes_the_outcome(plain, build, option):
     other = build(small_config(envs.DriftEnv, **option))
     other.train()

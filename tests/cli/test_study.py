@@ -1,4 +1,4 @@
-"""`rllib study run`: its options."""
+"""`rllib study run` and `rllib study watch`: their options."""
 
 
 def test_every_option_reaches_the_study(run_main, monkeypatch):
@@ -18,3 +18,9 @@ def test_a_studys_results_are_in_a_folder(run_main):
     )
     assert exit_code == 2
     assert "must be in a folder" in stderr
+
+
+def test_what_cannot_be_watched_is_one_line(run_main, tmp_path):
+    exit_code, stdout, stderr = run_main("study", "watch", tmp_path / "nowhere")
+    assert (exit_code, stdout) == (2, "")
+    assert stderr == f"rllib: error: {tmp_path / 'nowhere'}: no such folder.\n"

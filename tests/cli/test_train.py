@@ -74,6 +74,8 @@ def test_a_run_that_ends_well(runs):
     assert (checkpoint / "rllib_checkpoint.json").is_file()
     assert f"rllib evaluate {checkpoint}" in stdout
     assert f"tensorboard --logdir {folder}/results/good" in stdout
+    (events,) = folder.glob("results/good/CIKD_*/events.out.tfevents.*")
+    assert b"custom_scalars" in events.read_bytes()
     assert "CIKD on Pendulum-v1, 1 trial, until num_env_steps_sampled_lifetime >= 800" in stdout
     assert "800/800 steps (100%)" in stdout
     assert re.search(r"R_k -[\d,]+ -[\d,]+ \| teacher \d \(phase \d\)", stdout)

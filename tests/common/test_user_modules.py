@@ -44,6 +44,24 @@ def test_what_is_remembered(tmp_path):
     assert UserModules(("/a",), ("n",)).over(modules) == UserModules(("/a", "/b"), ("n",))
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content.replace(b"/a", b"/z"),
+        lambda content: content[:-9],
+        lambda content: content + b"}",
+        lambda content: b"",
+        lambda content: b"[1]",
+        lambda content: b'{"folders": 1, "checksum": 0}',
+        lambda content: b"\xff" + content,
+    ],
+)
+def test_what_is_remembered_is_whole_or_refused(tmp_path, damage):
+    (tmp_path / FILE).write_bytes(damage(UserModules(("/a",), ("m",)).to_json().encode()))
+    with pytest.raises(CommandError, match=f"^{tmp_path / FILE} is not as it was written"):
+        UserModules.recall(tmp_path)
+
+
 def test_another_process_gets_the_same(tmp_path):
     (tmp_path / "users_third_module.py").write_text("")
     UserModules((str(tmp_path),), ("users_third_module",)).loader()()

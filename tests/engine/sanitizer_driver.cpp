@@ -124,6 +124,7 @@ int main(int, char** arguments) {
     auto up_to = [&](int64_t n) { return 1 + static_cast<int64_t>(rng() % static_cast<uint64_t>(n)); };
     for (int i = 0; i < cases; i++) {
       Perceptrons p{up_to(4), up_to(i % 20 ? 80 : 700), {}, static_cast<int>(rng() % 3)};
+      if (i % 4 == 3) p.activation += 16;  // with normalisation
       for (int64_t l = up_to(4) + 1; l > 0; l--) p.widths.push_back(up_to(i % 3 ? 20 : 90));
       const auto seed = static_cast<unsigned>(i);
       const int keep = i % 3;

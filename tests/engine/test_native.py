@@ -54,11 +54,15 @@ def simd() -> Iterator[Callable[[str], bool]]:
 
 
 def stack(
-    networks: int, widths: list[int], activation: str = "relu", trainable: bool = True
+    networks: int,
+    widths: list[int],
+    activation: str = "relu",
+    trainable: bool = True,
+    normalized: bool = False,
 ) -> StackedPerceptrons:
     weights = [torch.randn(networks, a, b) / a**0.5 for a, b in itertools.pairwise(widths)]
     biases = [torch.randn(networks, 1, b) for b in widths[1:]]
-    return StackedPerceptrons(weights, biases, activation, trainable)
+    return StackedPerceptrons(weights, biases, activation, trainable, normalized)
 
 
 def in_float64(perceptrons: StackedPerceptrons) -> StackedPerceptrons:
@@ -68,6 +72,7 @@ def in_float64(perceptrons: StackedPerceptrons) -> StackedPerceptrons:
         [b.double() for b in perceptrons.biases],
         perceptrons.activation,
         trainable=True,
+        normalized=perceptrons.normalized,
     )
 
 
@@ -105,7 +110,10 @@ def test_2000_random_shapes_agree_with_double_precision(threads):
     for _ in range(2000):
         networks, widths, rows = some_shape(rng)
         activation, frozen = rng.choice(["relu", "tanh", "elu"]), rng.random() < 0.4
-        perceptrons = stack(networks, widths, activation)
+        # The deviation of a few units may be next to nothing, and rounding next to all.
+        normalized = rng.random() < 0.3 and min(widths[1:-1], default=0) >= 8
+        perceptrons = stack(networks, widths, activation, normalized=normalized)
+        seen.add("normalized" if normalized else activation)
         x, grad = torch.randn(networks, rows, widths[0]), torch.randn(networks, rows, widths[-1])
         if rng.random() < 0.5:
             grad *= torch.rand(networks, rows, 1) < 0.5
@@ -118,17 +126,19 @@ def test_2000_random_shapes_agree_with_double_precision(threads):
             assert a.dtype == torch.float32
             scale = max(0.1, float(e.abs().max()))
             error = float((a.double() - e).abs().max()) / scale
-            assert error < 2e-5, (networks, widths, rows, activation, frozen, error)
-    assert {1, 2, 3, 513} <= seen
+            what = (networks, widths, rows, activation, normalized, frozen, error)
+            assert error < 2e-5, what
+    assert {1, 2, 3, 513, "normalized"} <= seen
 
 
 @pytest.mark.parametrize("kind", SIMD)
 @pytest.mark.parametrize("activation", ["relu", "tanh", "elu"])
+@pytest.mark.parametrize("normalized", [False, True], ids=["", "normalized"])
 @pytest.mark.parametrize("rows", [5, 32, 49, 1100])
-def test_every_kind_of_kernel(kind, activation, rows, simd):
+def test_every_kind_of_kernel(kind, activation, normalized, rows, simd):
     if not simd(kind):
         pytest.skip("not on this processor")
-    perceptrons = stack(3, [23, 70, 65, 3], activation)
+    perceptrons = stack(3, [23, 70, 65, 3], activation, normalized=normalized)
     x, grad = torch.randn(3, rows, 23), torch.randn(3, rows, 3)
     actual = results(perceptrons, x, grad)
     expected = results(in_float64(perceptrons), x.double(), grad.double())
@@ -191,8 +201,9 @@ def test_bits_depend_on_neither_threads_nor_vectors(threads, simd):
     # One of SAC's size, and one whose rows are summed in several blocks.
     shapes = [(3, [17, 256, 256, 12], 256), (1, [9, 40, 40, 3], 1100)]
     shapes += [some_shape(rng) for _ in range(150)]
-    for networks, widths, rows in shapes:
-        perceptrons = stack(networks, widths, rng.choice(["relu", "tanh", "elu"]))
+    for i, (networks, widths, rows) in enumerate(shapes):
+        activation, normalized = rng.choice(["relu", "tanh", "elu"]), i % 3 == 1
+        perceptrons = stack(networks, widths, activation, normalized=normalized)
         x, grad = torch.randn(networks, rows, widths[0]), torch.randn(networks, rows, widths[-1])
         grad[:, ::3] = 0.0
         variants = {}
@@ -211,10 +222,11 @@ def test_bits_depend_on_neither_threads_nor_vectors(threads, simd):
             )
 
 
-def test_a_row_s_result_does_not_depend_on_the_others(threads):
+@pytest.mark.parametrize("normalized", [False, True], ids=["", "normalized"])
+def test_a_row_s_result_does_not_depend_on_the_others(threads, normalized):
     """Few rows take a way of their own through the library."""
     threads(2)
-    perceptrons = stack(2, [17, 64, 64, 5])
+    perceptrons = stack(2, [17, 64, 64, 5], normalized=normalized)
     x = torch.randn(2, 300, 17)
     y = perceptrons(x).detach()
     for rows in (1, 2, 7, 12, 13, 33):
@@ -252,11 +264,12 @@ def test_pytorch_takes_one_thread_while_the_library_has_them_all(threads, monkey
 
 @pytest.mark.parametrize("kind", SIMD)
 @pytest.mark.parametrize("activation", ["relu", "tanh", "elu"])
-def test_not_a_number_comes_out_as_such(kind, activation, simd):
+@pytest.mark.parametrize("normalized", [False, True], ids=["", "normalized"])
+def test_not_a_number_comes_out_as_such(kind, activation, normalized, simd):
     """A run whose losses are not finite is stopped: ReLU and zero rows must not hide them."""
     if not simd(kind):
         pytest.skip("not on this processor")
-    perceptrons = stack(2, [6, 20, 20, 3], activation)
+    perceptrons = stack(2, [6, 20, 20, 3], activation, normalized=normalized)
     x, grad = torch.randn(2, 40, 6), torch.randn(2, 40, 3)
     x[1, 3, 2] = float("nan")
     grad[:, 5:] = 0.0

@@ -14,7 +14,8 @@ from rllib_cikd.engine import library, native
 from rllib_cikd.engine.perceptrons import StackedPerceptrons
 
 N, B, IN, OUT = 3, 7, 5, 2
-ACTIVATIONS = ("relu", "tanh", "elu")
+#: With "normalized", hidden layers are normalised before the activation.
+ACTIVATIONS = ("relu", "tanh", "elu", "normalized relu", "normalized tanh")
 HIDDENS = ([], [6], [8, 6])
 
 
@@ -38,7 +39,9 @@ def _assert_close(actual: Tensor, expected: Tensor) -> None:
 
 
 def _networks(n: int = N, hiddens: list[int] | None = None, activation: str = "relu"):
-    return [mlp(IN, [8, 6] if hiddens is None else hiddens, OUT, activation) for _ in range(n)]
+    *normalized, name = activation.split()
+    widths = [8, 6] if hiddens is None else hiddens
+    return [mlp(IN, widths, OUT, name, bool(normalized)) for _ in range(n)]
 
 
 def _twins(
@@ -46,7 +49,8 @@ def _twins(
 ) -> tuple[list[nn.Sequential], StackedPerceptrons]:
     """Ordinary networks, and a stack that holds copies of them."""
     networks = _networks(n, hiddens, activation)
-    return networks, StackedPerceptrons.adopt(copy.deepcopy(networks), activation, trainable=True)
+    name = activation.split()[-1]
+    return networks, StackedPerceptrons.adopt(copy.deepcopy(networks), name, trainable=True)
 
 
 def _separately(networks: list[nn.Sequential], x: Tensor) -> Tensor:

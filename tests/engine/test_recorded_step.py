@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from rllib_cikd.algorithm import knowledge_sharing
 from rllib_cikd.algorithm.ensemble import MemberStack
-from rllib_cikd.algorithm.knowledge_sharing import Teacher, distill
+from rllib_cikd.algorithm.knowledge_sharing import AdvantageFilter, Teacher, distill
 from rllib_cikd.algorithm.replay_buffer import Batch, ReplayBuffer
 from rllib_cikd.algorithm.sac_update import SACSettings, SACUpdate
 from rllib_cikd.engine import recorded_step
@@ -67,26 +67,31 @@ def _fake_buffer(n_step: int) -> ReplayBuffer:
     return buffer
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["own targets", "shared targets"])
 @pytest.mark.parametrize(("n_step", "grad_clip"), [(1, None), (3, 10.0)])
-def test_a_sac_step_waits_for_no_result(n_step, grad_clip):
+def test_a_sac_step_waits_for_no_result(n_step, grad_clip, shared):
     with FakeTensorMode():
         update, buffer = _sac_update(grad_clip=grad_clip), _fake_buffer(n_step)
         for _ in range(2):
             rows = torch.randint(64, (K, B))
-            statistics = update.step(buffer.gather(rows, 0.99), torch.randn(K, 2, B, A))
+            pairs = torch.randperm(2 * K).view(2, K) if shared else None
+            noise = torch.randn(K, 2, B, A)
+            statistics = update.step(buffer.gather(rows, 0.99), noise, pairs)
         assert statistics.shape == (len(SACUpdate.STATISTICS), K)
         with pytest.raises(DataDependentOutputException):  # that is how it would be noticed
             statistics[0, 0].item()
 
 
-def test_a_distillation_step_waits_for_no_result():
+@pytest.mark.parametrize("filtered", [False, True])
+def test_a_distillation_step_waits_for_no_result(filtered):
     with FakeTensorMode():
         stack, buffer = _sac_update().stack, _fake_buffer(1)
+        imitated = AdvantageFilter([stack]) if filtered else None
         teacher = Teacher([stack], 0)
         policy = stack.policy.select([1, 2], trainable=True)
         critics = stack.critics.select(stack.twins([1, 2]), trainable=True)
         optimizer = Adam([policy.parameters, critics.parameters], lr=1e-3)
-        step = knowledge_sharing._distillation_step(teacher, policy, critics, optimizer)
+        step = knowledge_sharing._distillation_step(teacher, policy, critics, optimizer, imitated)
         batch = buffer.gather(torch.randint(64, (B,)), 0.99)
         for _ in range(2):
             step(batch.obs, batch.obs_and_actions)
@@ -133,6 +138,14 @@ def test_after_some_calls_a_step_is_recorded_and_then_only_replayed(monkeypatch)
         assert double(torch.full((3,), float(i))).tolist() == [2.0 * i] * 3
     assert stand_in.recordings == 1
     assert stand_in.replays == 10 - recorded_step._CALLS_BEFORE_RECORDING
+
+
+def test_a_step_that_waits_for_other_processes_is_never_recorded(monkeypatch):
+    stand_in = _StandIn(monkeypatch)
+    double = RecordedStep(lambda x: 2 * x, records=False)
+    for i in range(10):
+        assert double(torch.full((3,), float(i))).tolist() == [2.0 * i] * 3
+    assert stand_in.recordings == stand_in.replays == 0
 
 
 def test_a_step_is_recorded_anew_for_other_shapes_and_other_memory(monkeypatch):

@@ -30,6 +30,9 @@ ENVIRONMENTS: dict[str, Callable[[], Any]] = {
     "declares `Text`, `Graph`, `Sequence` or `OneOf`": lambda: points.Words,
     "declares `MultiBinary` or `MultiDiscrete` actions": lambda: points.Buttons,
     "declares unbounded actions": lambda: points.Unbounded,
+    "has other spaces in evaluation, another env runner or sub-environment": lambda: (
+        points.Stronger
+    ),
     "is wrapped in `NormalizeObservation`": lambda: wrapped(gym.wrappers.NormalizeObservation),
     "is wrapped in `NormalizeReward`": lambda: wrapped(gym.wrappers.NormalizeReward),
     "has a `reset` without `seed`": lambda: points.ResetWithoutSeed,
@@ -79,7 +82,7 @@ def test_it_happens_as_the_page_says(build, caplog, row):
             for _ in range(3):
                 algo.train()
         (message,) = [m for m in caplog.messages if "TimeLimit" in m]
-    elif where.startswith("after"):
+    elif where.startswith(("after", "when it is made")):
         with pytest.raises(EnvironmentFault) as error:
             build(config).evaluate()
         message = str(error.value)

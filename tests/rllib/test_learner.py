@@ -329,7 +329,7 @@ def test_members_of_unequal_shapes_can_be_distilled(reset_students, drawn):
 
 
 def test_hard_copy_needs_equal_shapes_from_the_start():
-    with pytest.raises(ValueError, match=r"hard_copy.*differ in shape.*fcnet_hiddens"):
+    with pytest.raises(ValueError, match=r"hard_copy.*differ in shape.*model_config"):
         make_learner([[8, 8], [12], [8, 8]], knowledge_sharing="hard_copy")
 
 
@@ -339,8 +339,8 @@ def test_hard_copy_needs_equal_shapes_from_the_start():
 def test_a_checkpoint_from_a_gpu_loads_on_a_cpu():
     """A generator's state has another form on each kind of device: 16 bytes on a GPU."""
     learner = make_learner()
-    before = learner._generator.get_state()
+    before = learner.draws.generator.get_state()
     learner.set_state({"generator": np.zeros(16, dtype=np.uint8)})
-    assert torch.equal(learner._generator.get_state(), before)
+    assert torch.equal(learner.draws.generator.get_state(), before)
     learner.set_state({"generator": torch.Generator().manual_seed(5).get_state().numpy()})
-    assert not torch.equal(learner._generator.get_state(), before)
+    assert not torch.equal(learner.draws.generator.get_state(), before)

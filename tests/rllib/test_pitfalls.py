@@ -151,7 +151,8 @@ def test_5_checkpoint_holds_what_rllib_leaves_out(build, tmp_path):
         )
     )
     assert torch.equal(
-        learner_of(restored)._generator.get_state(), learner_of(algo)._generator.get_state()
+        learner_of(restored).draws.generator.get_state(),
+        learner_of(algo).draws.generator.get_state(),
     )
     assert restored.history.returns.get_state() == algo.history.returns.get_state()
     assert restored._rng.bit_generator.state == algo._rng.bit_generator.state

@@ -160,6 +160,21 @@ def test_model_settings_change_the_networks(name, kind):
         assert layers[0].out_features == 4
 
 
+def test_layer_normalisation_of_critics():
+    module = _module(critic_layer_norm=True, fcnet_hiddens=[4, 6])
+    assert [type(layer) for layer in module.policy][1] == nn.ReLU
+    for network in CRITICS:
+        _, norm, *_ = layers = list(getattr(module, network))
+        kinds = [nn.Linear, nn.LayerNorm, nn.ReLU]
+        assert [type(layer) for layer in layers] == [*kinds, *kinds, nn.Linear]
+        assert norm.normalized_shape == (4,)
+        assert not list(norm.parameters())
+    assert {n for n, _ in module.named_parameters()} == {
+        n.replace(".2.", ".3.").replace(".4.", ".6.") if "qf" in n else n
+        for n, _ in _module(fcnet_hiddens=[4, 6]).named_parameters()
+    }
+
+
 def test_inference_only_module_has_the_policy_alone():
     module = _module(inference_only=True)
     assert {name.split(".")[0] for name, _ in module.named_parameters()} == {"policy"}

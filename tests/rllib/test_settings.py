@@ -487,6 +487,8 @@ def test_good_combinations():
         {"reset_students": True},
         {"local_gpu_idx": 1, "num_gpus_per_learner": 1},
         {"n_step": 50},
+        {"num_learners": 4, "num_gpus_per_learner": 1},
+        {"num_learners": 2, "random_steps": 0, "num_steps_sampled_before_learning_starts": 1},
         {"sample_while_learning": True, "num_env_runners": 1},
     ):
         CIKDConfig().update_from_dict(values).validate()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from fractions import Fraction
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from rllib_cikd.common.errors import EnvironmentFault, NotFinite
 from rllib_cikd.rllib.action_map import ActionMap
 from rllib_cikd.rllib.observation_map import ObservationMap
+from rllib_cikd.rllib.spaces import Spaces
 
 FLOATS = [np.float16, np.float32, np.float64]
 INTEGERS = [np.int8, np.uint8, np.int16, np.int32, np.uint32, np.int64, np.uint64]
@@ -365,3 +367,52 @@ def test_discrete_actions_are_one_hot_vectors_of_members(space):
     assert np.zeros(int(space.n), np.float32) not in to_env.member_space
     with pytest.raises(EnvironmentFault, match="non-finite action"):
         to_env(np.full(int(space.n), np.nan))
+
+
+def spaces_of(observation: gym.Space, action: gym.Space) -> Spaces:
+    observations, actions = ObservationMap(observation, "env"), ActionMap(action, "env")
+    return Spaces(observations.member_space, actions.member_space)
+
+
+SEEN, DONE = spaces.Box(-1, 1, (2,)), spaces.Box(-1, 1, (2,))
+
+
+@pytest.mark.parametrize(
+    ("seen", "done", "field"),
+    [
+        (SEEN, DONE, None),
+        (spaces.Box(-9, 9, (2,), np.float64), DONE, None),  # bounds of observations do not matter
+        (spaces.Box(-1, 1, (2, 1)), DONE, "observation_space"),
+        (spaces.Discrete(2), DONE, "observation_space"),
+        (SEEN, spaces.Box(-2, 2, (2,)), "action_space"),
+        (SEEN, spaces.Box(-1, 1, (2,), np.float64), "action_space"),
+        (SEEN, spaces.Discrete(2), "action_space"),
+    ],
+)
+def test_what_differs_between_two_environments(seen, done, field):
+    found = spaces_of(SEEN, DONE).difference(spaces_of(seen, done))
+    assert (found and found[0]) == field
+    if field is not None:
+        assert found[1:] == ((SEEN, seen) if field == "observation_space" else (DONE, done))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (spaces.Discrete(3), spaces.Discrete(3, start=1)),
+        (
+            spaces.Dict([("a", SEEN), ("b", spaces.Box(-1, 1, (1,)))]),
+            spaces.Dict([("b", spaces.Box(-1, 1, (1,))), ("a", SEEN)]),
+        ),
+        (spaces.Tuple([SEEN, spaces.Discrete(3)]), spaces.Tuple([spaces.Discrete(3), SEEN])),
+    ],
+)
+def test_as_many_numbers_that_mean_something_else(one, other):
+    """Networks of the same shapes would take either."""
+    assert spaces_of(one, DONE).difference(spaces_of(other, DONE)) is not None
+
+
+def test_spaces_know_the_environments_own_after_pickling():
+    stored = pickle.loads(pickle.dumps(spaces_of(SEEN, spaces.Box(-2, 2, (2,)))))
+    assert stored.difference(spaces_of(SEEN, spaces.Box(-2, 2, (2,)))) is None
+    assert stored.action_space.own == spaces.Box(-2, 2, (2,))

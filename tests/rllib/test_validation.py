@@ -36,6 +36,9 @@ BAD_VALUES = [
     ("distillation_targets", "actor", "'policy_and_critic'"),
     ("teacher_election", "median", "'worst'"),
     ("reset_students", 1, "True or False"),
+    ("distillation_filter", "value", "'advantage'"),
+    ("renew_target_critics", "no", "True or False"),
+    ("critic_targets", "all", "'shared'"),
     ("distillation_lr", 0.0, "above 0"),
     ("distillation_lr", "1e-3", "1.0e-3"),
     ("distillation_lr", float("nan"), "above 0"),
@@ -67,7 +70,7 @@ BAD_VALUES = [
     ("tau", 2.0, "at most 1"),
     ("grad_clip", 0.0, "above 0"),
     ("target_entropy", "high", "a number"),
-    ("num_learners", 2, "set 0 or 1"),
+    ("num_learners", -1, "integer of at least 0"),
     ("framework_str", "tf2", "'torch'"),
     ("replay_buffer_config", {"type": "EpisodeReplayBuffer"}, "capacity"),
     ("replay_buffer_config", {"type": "EpisodeReplayBuffer", "capacity": 1e6}, "write 1000000"),
@@ -106,6 +109,29 @@ def test_bad_value_names_field_value_and_remedy(field, value, words):
 #: Settings that are fine one by one, and words that the message must have.
 BAD_COMBINATIONS = [
     (
+        {"distillation_filter": "advantage", "knowledge_sharing": "hard_copy"},
+        ("distillation_filter='advantage'", "knowledge_sharing='distillation'"),
+    ),
+    (
+        {"distillation_filter": "advantage", "distillation_targets": "critic"},
+        ("distillation_filter='advantage'", "policies among the distillation_targets"),
+    ),
+    (
+        {"renew_target_critics": True, "distillation_targets": "policy"},
+        ("renew_target_critics=True", "critics among the distillation_targets"),
+    ),
+    (
+        {"renew_target_critics": True, "ensemble_size": 1},
+        ("renew_target_critics=True", "ensemble_size above 1"),
+    ),
+    (
+        {
+            "critic_targets": "shared",
+            "algorithm_config_overrides_per_module": {"policy_1": {"gamma": 0.9}},
+        },
+        ("critic_targets='shared'", "algorithm_config_overrides_per_module"),
+    ),
+    (
         {"reset_students": True, "knowledge_sharing": "hard_copy"},
         ("reset_students=True", "'hard_copy'", "knowledge_sharing='distillation'"),
     ),
@@ -123,6 +149,30 @@ BAD_COMBINATIONS = [
             "replay_buffer_config": {"type": "EpisodeReplayBuffer", "capacity": 100},
         },
         ("capacity", "256", "minibatch"),
+    ),
+    (
+        {
+            "num_learners": 4,
+            "random_steps": 10,
+            "replay_buffer_config": {"type": "EpisodeReplayBuffer", "capacity": 1000},
+        },
+        ("capacity", "1024", "minibatch", "of each learner"),
+    ),
+    (
+        {
+            "num_learners": 3,
+            "replay_buffer_config": {"type": "EpisodeReplayBuffer", "capacity": 10**6},
+        },
+        ("num_learners=3", "an equal part", "{'capacity': 1000002}"),
+    ),
+    ({"num_learners": 2, "n_step": 3}, ("num_learners=2", "n_step=3 needs num_learners of 0 or 1")),
+    (
+        {"num_learners": 2, "num_gpus_per_learner": 0.5},
+        ("num_learners=2", "num_gpus_per_learner=0.5", "0 or 1"),
+    ),
+    (
+        {"num_learners": 5, "random_steps": 3},
+        ("num_learners=5", "`random_steps`", "at least 4"),
     ),
     ({"lr": 1e-3}, ("lr", "actor_lr")),
 ]
@@ -165,6 +215,7 @@ def test_bad_overrides_per_member(overrides, words):
         ({"fcnet_hiddens": 256}, "list of layer widths"),
         ({"fcnet_hiddens": [0]}, "list of layer widths"),
         ({"fcnet_activation": "gelu"}, r"must be one of \['relu', 'tanh', 'elu'\]"),
+        ({"critic_layer_norm": 1}, "must be True or False"),
     ],
 )
 def test_bad_model_config(model_config, words):

@@ -67,6 +67,9 @@ def test_a_killed_study_goes_on_and_grows(project, capsys):
             phases = rows(raw.with_name(f"{raw.name}.phases.csv"))
             assert len(phases) == (0 if size == 1 else 2 * size)
 
+    for events in folder.glob("session-1/*/events.out.tfevents.*"):
+        assert b"custom_scalars" in events.read_bytes()
+
     # One seed more: only its runs are trained.
     results = {p: p.stat().st_mtime for p in folder.glob("session-1/*/result.json")}
     study = project / "studies" / "small.yaml"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rllib_cikd.algorithm import losses
 from rllib_cikd.algorithm.ensemble import MemberStack
+from rllib_cikd.algorithm.learners import ALONE, Learners
 from rllib_cikd.algorithm.policy_heads import CategoricalHead
 from rllib_cikd.algorithm.replay_buffer import Batch
 from rllib_cikd.algorithm.sac_update import SACSettings, SACUpdate
@@ -21,9 +22,11 @@ class CategoricalSACUpdate(SACUpdate):
     """As `SACUpdate`; a minibatch's actions are one-hot vectors, and it needs no noise."""
 
     @torch.no_grad()
-    def _td_target(self, batch: Batch, noise: Tensor, alpha: Tensor) -> Tensor:
+    def _td_target(
+        self, batch: Batch, noise: Tensor, alpha: Tensor, pairs: Tensor | None
+    ) -> Tensor:
         logits = self.stack.policy(batch.next_obs)
-        next_q = _values(self.stack.target_critics, batch.next_obs)
+        next_q = self._next_q(batch.next_obs, pairs).view(2, *logits.shape)
         value, log_probs = losses.expected_value(logits, next_q)
         return batch.rewards + batch.discounts * (value - alpha * log_probs)
 
@@ -43,7 +46,8 @@ def _values(critics: StackedPerceptrons, obs: Tensor) -> Tensor:
     return critics(obs).view(2, *obs.shape[:2], -1)
 
 
-def sac_update(stack: MemberStack, settings: SACSettings) -> SACUpdate:
+def sac_update(stack: MemberStack, settings: SACSettings, learners: Learners = ALONE) -> SACUpdate:
     """The update for the kind of actions that the members of a stack have."""
     categorical = isinstance(stack.head, CategoricalHead)
-    return CategoricalSACUpdate(stack, settings) if categorical else SACUpdate(stack, settings)
+    update = CategoricalSACUpdate if categorical else SACUpdate
+    return update(stack, settings, learners)

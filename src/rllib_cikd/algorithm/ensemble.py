@@ -69,6 +69,12 @@ class MemberStack:
         return len(self.members)
 
     @property
+    def tensors(self) -> list[Tensor]:
+        """All that the members consist of."""
+        networks = (self.policy, self.critics, self.target_critics)
+        return [*(stacked.parameters for stacked in networks), self.log_alpha]
+
+    @property
     def alpha(self) -> Tensor:
         """Temperatures, `[n, 1]`, without gradient."""
         return self.log_alpha.detach().exp()
@@ -106,6 +112,23 @@ def q_values(critics: StackedPerceptrons, obs_and_actions: Tensor, frozen: bool 
     return critics(obs_and_actions, frozen=frozen).view(2, len(obs_and_actions), -1)
 
 
+def q_values_of_pairs(
+    critics: StackedPerceptrons, obs_and_actions: Tensor, pairs: Tensor
+) -> Tensor:
+    """As `q_values`, each member judged by two of all 2n critics, whosever they are.
+
+    Args:
+        critics: Of n members.
+        obs_and_actions: `[n, B, ...]`.
+        pairs: A permutation of the 2n critics, `[2, n]`: columns are the members' critics. So each
+            critic judges once, and it costs no more than with their own.
+    """
+    order = pairs.flatten()
+    inputs = torch.empty_like(obs_and_actions.repeat(2, 1, 1))
+    inputs[order] = obs_and_actions.repeat(2, 1, 1)
+    return critics(inputs)[order].view(2, len(obs_and_actions), -1)
+
+
 def group_members(modules: Sequence[Member], settings: Sequence[object]) -> list[MemberStack]:
     """Stacks members that have equal network shapes and equal settings.
 
@@ -115,6 +138,7 @@ def group_members(modules: Sequence[Member], settings: Sequence[object]) -> list
     groups: dict[str, list[int]] = {}
     for k, (module, setting) in enumerate(zip(modules, settings, strict=True)):
         shapes = [tuple(p.shape) for p in module.parameters()]
-        key = repr((shapes, module.activation, setting))
+        layers = [type(layer).__name__ for layer in module.qf1]
+        key = repr((shapes, layers, module.activation, setting))
         groups.setdefault(key, []).append(k)
     return [MemberStack(members, [modules[k] for k in members]) for members in groups.values()]

@@ -93,12 +93,13 @@ class History:
         """The member with the highest R_k; None while no member has finished an episode."""
         return elect_teacher(self.returns.means())
 
-    def log(self, shares_knowledge: bool, assessed: bool) -> dict[str, Any]:
+    def log(self, shares_knowledge: bool, assessed: bool, filtered: bool = False) -> dict[str, Any]:
         """The `ensemble` part of a result; NaN where there is nothing yet.
 
         Args:
             shares_knowledge: Whether there are phases at all.
             assessed: Whether members are evaluated before and after each phase.
+            filtered: Whether students imitate at some states only.
         """
         log: dict[str, Any] = {
             keys.RETURN_MEAN: by_member(self.returns.means()),
@@ -116,7 +117,11 @@ class History:
             name: by_member(
                 [self.last_phase.get(name, {}).get(k, math.nan) for k in range(self.ensemble_size)]
             )
-            for name in keys.DISTANCES + (keys.PHASE_RETURNS if assessed else ())
+            for name in (
+                *keys.DISTANCES,
+                *(keys.PHASE_RETURNS if assessed else ()),
+                *((keys.SHARE_IMITATED,) if filtered else ()),
+            )
         }
         for name in (keys.PHASE_TIME, *(keys.PHASE_ASSESSMENT if assessed else ())):
             phase[name] = self.last_phase.get(name, math.nan)

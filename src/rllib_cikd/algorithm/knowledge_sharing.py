@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rllib_cikd.algorithm import losses
 from rllib_cikd.algorithm.ensemble import MemberStack, q_values
+from rllib_cikd.algorithm.learners import ALONE, Learners
 from rllib_cikd.algorithm.perceptron import perceptron
 from rllib_cikd.algorithm.policy_heads import PolicyHead
 from rllib_cikd.algorithm.replay_buffer import Batch
@@ -18,9 +19,10 @@ from rllib_cikd.engine.optimizer import Adam
 from rllib_cikd.engine.perceptrons import StackedPerceptrons
 from rllib_cikd.engine.recorded_step import RecordedStep
 
-#: Values of `CIKDConfig.knowledge_sharing` and `CIKDConfig.distillation_targets`.
+#: Values of `CIKDConfig.knowledge_sharing`, `distillation_targets` and `distillation_filter`.
 KNOWLEDGE_SHARINGS = ("distillation", "hard_copy", "extra_updates", "none")
 DISTILLATION_TARGETS = ("policy_and_critic", "policy", "critic")
+DISTILLATION_FILTERS = ("none", "advantage")
 
 
 class Teacher:
@@ -48,6 +50,34 @@ class TeacherAnswer(NamedTuple):
     q: Tensor  #: of both critics, `[2, 1, B]`; of all discrete actions, `[2, 1, B * A]`
 
 
+class AdvantageFilter:
+    """Where a student imitates: where the ensemble prefers the teacher's action to the student's.
+
+    The ensemble's value of an action is the mean over all members of the smaller of their twin
+    critics' values; critics are those of when this was made. Actions are the deterministic ones.
+    """
+
+    def __init__(self, stacks: Sequence[MemberStack]):
+        self._head = stacks[0].head
+        self._critics = [s.critics.select(range(len(s.critics))) for s in stacks]
+
+    @torch.no_grad()
+    def __call__(self, obs: Tensor, teacher_policy: Tensor, student_policies: Tensor) -> Tensor:
+        """1.0 where student s imitates at state b, else 0.0: `[S, B]`.
+
+        Args:
+            obs: `[B, D]`.
+            teacher_policy, student_policies: Outputs of the policies, `[B, P]` and `[S, B, P]`.
+        """
+        outputs = torch.cat([teacher_policy[None], student_policies])
+        actions = self._head.deterministic(outputs)
+        by_member = [
+            self._head.action_values(critics, obs, actions).amin(0) for critics in self._critics
+        ]
+        teacher, *students = torch.cat(by_member).mean(0)
+        return torch.stack([(teacher > own).to(obs.dtype) for own in students])
+
+
 def students_of(
     stacks: Iterable[MemberStack], teacher: int
 ) -> Iterator[tuple[MemberStack, list[int]]]:
@@ -64,6 +94,8 @@ def distill(
     minibatches: Callable[[], Iterable[Batch]],
     lr: float,
     targets: str = "policy_and_critic",
+    imitated: AdvantageFilter | None = None,
+    learners: Learners = ALONE,
 ) -> None:
     """Every student minimises KL(teacher ‖ student) and the distance of its critics' values.
 
@@ -76,6 +108,8 @@ def distill(
         minibatches: Gives the phase's minibatches `[B, ...]`, all students' alike.
         lr: Step size of the distillation optimiser.
         targets: One of `DISTILLATION_TARGETS`.
+        imitated: At which states policies learn; None: at all.
+        learners: Those that distil at the same time, each on minibatches of its own.
     """
     for stack, rows in students_of(stacks, teacher.member):
         twins = stack.twins(rows)
@@ -83,7 +117,11 @@ def distill(
         critics = stack.critics.select(twins, trainable=targets != "policy")
         parameters = [p for p in (policy.parameters, critics.parameters) if p.requires_grad]
         optimizer = Adam(parameters, lr=lr)
-        step = RecordedStep(_distillation_step(teacher, policy, critics, optimizer), [optimizer])
+        step = RecordedStep(
+            _distillation_step(teacher, policy, critics, optimizer, imitated, learners),
+            [optimizer],
+            records=learners.size == 1,
+        )
         for batch in minibatches():
             step(batch.obs, stack.head.critic_inputs(batch))
         if targets != "critic":
@@ -93,7 +131,12 @@ def distill(
 
 
 def _distillation_step(
-    teacher: Teacher, policy: StackedPerceptrons, critics: StackedPerceptrons, optimizer: Adam
+    teacher: Teacher,
+    policy: StackedPerceptrons,
+    critics: StackedPerceptrons,
+    optimizer: Adam,
+    imitated: AdvantageFilter | None = None,
+    learners: Learners = ALONE,
 ) -> Callable[[Tensor, Tensor], None]:
     """A gradient step of S students on a minibatch, of those of their networks that learn."""
     ones = torch.ones(len(policy), device=policy.parameters.device)
@@ -102,12 +145,13 @@ def _distillation_step(
         answer = teacher.answer(obs, critic_inputs)
         losses_of_students = []
         if policy.parameters.requires_grad:
-            losses_of_students.append(policy_kl(teacher.head, answer, policy, obs))
+            losses_of_students.append(policy_kl(teacher.head, answer, policy, obs, imitated))
         if critics.parameters.requires_grad:
             losses_of_students.append(critic_distance(answer, critics, critic_inputs))
         optimizer.zero_grad()
         # The gradient of a sum over students is one for each of them.
         torch.autograd.backward(losses_of_students, [ones] * len(losses_of_students))
+        learners.average([parameters.grad for parameters in optimizer.param_groups[0]["params"]])
         optimizer.descend()
 
     return step
@@ -131,6 +175,13 @@ def hard_copy(
             stack.critics.assign(twins[n:], teacher.critics.select([1]))
 
 
+def renew_target_critics(stacks: Iterable[MemberStack], teacher: int) -> None:
+    """Every student's target critics become its critics."""
+    for stack, rows in students_of(stacks, teacher):
+        twins = stack.twins(rows)
+        stack.target_critics.assign(twins, stack.critics.select(twins))
+
+
 def reset_students(updates: Iterable[SACUpdate], teacher: int, seed: int) -> None:
     """Draws every student's online networks anew and forgets their optimiser moments.
 
@@ -151,7 +202,10 @@ def _reset_students(updates: Iterable[SACUpdate], teacher: int) -> None:
                 widths = [w.shape[1] for w in networks.weights]
                 out_dim = networks.weights[-1].shape[2]
                 fresh = [
-                    perceptron(widths[0], widths[1:], out_dim, networks.activation)
+                    perceptron(
+                        *(widths[0], widths[1:], out_dim),
+                        *(networks.activation, networks.normalized),
+                    )
                     for _ in net_rows
                 ]
                 fresh_stack = StackedPerceptrons.adopt(fresh, networks.activation, trainable=False)
@@ -176,11 +230,31 @@ def distance_to_teacher(
     return distances
 
 
+@torch.no_grad()
+def share_imitated(
+    stacks: list[MemberStack], teacher: Teacher, imitated: AdvantageFilter, batch: Batch
+) -> dict[int, float]:
+    """The share of the states of one batch `[B, ...]` at which each student would imitate."""
+    shares: dict[int, float] = {}
+    answer = teacher.answer(batch.obs, teacher.head.critic_inputs(batch))
+    for stack, rows in students_of(stacks, teacher.member):
+        outputs = stack.policy.select(rows)(batch.obs.expand(len(rows), -1, -1))
+        by_student = imitated(batch.obs, answer.policy, outputs).mean(-1).tolist()
+        shares |= {stack.members[row]: s for row, s in zip(rows, by_student, strict=True)}
+    return shares
+
+
 def policy_kl(
-    head: PolicyHead, answer: TeacherAnswer, students: StackedPerceptrons, obs: Tensor
+    head: PolicyHead,
+    answer: TeacherAnswer,
+    students: StackedPerceptrons,
+    obs: Tensor,
+    imitated: AdvantageFilter | None = None,
 ) -> Tensor:
-    """KL(teacher ‖ student) of S students at observations `[B, D]`: `[S]`."""
-    return head.kl(answer.policy, students(obs.expand(len(students), -1, -1)))
+    """KL(teacher ‖ student) of S students at observations `[B, D]`: `[S]`; of those imitated."""
+    outputs = students(obs.expand(len(students), -1, -1))
+    weights = None if imitated is None else imitated(obs, answer.policy, outputs.detach())
+    return head.kl(answer.policy, outputs, weights)
 
 
 def critic_distance(

@@ -92,7 +92,11 @@ def temperature_loss(log_alpha: Tensor, log_probs: Tensor, target_entropy: float
 
 
 def policy_kl(
-    teacher_mean: Tensor, teacher_log_std: Tensor, student_mean: Tensor, student_log_std: Tensor
+    teacher_mean: Tensor,
+    teacher_log_std: Tensor,
+    student_mean: Tensor,
+    student_log_std: Tensor,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """KL(teacher ‖ student) of two tanh-squashed diagonal Gaussians (CIKD, policy distillation).
 
@@ -102,6 +106,7 @@ def policy_kl(
     Args:
         teacher_mean, teacher_log_std: `[B, A]`, held fixed; or `[S, B, A]`.
         student_mean, student_log_std: S students, `[S, B, A]`.
+        weights: Of the states, `[S, B]`; None: 1.
 
     Returns:
         Summed over action dimensions, mean over the batch, `[S]`.
@@ -114,15 +119,18 @@ def policy_kl(
     variance_ratio = (2.0 * (teacher_log_std - student_log_std)).exp()
     scaled_distance = (teacher_mean - student_mean) * (-student_log_std).exp()
     kl = student_log_std - teacher_log_std + 0.5 * (variance_ratio + scaled_distance.square() - 1)
-    return kl.sum(-1).mean(-1)
+    return _mean_over_states(kl.sum(-1), weights)
 
 
-def categorical_kl(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
+def categorical_kl(
+    teacher_logits: Tensor, student_logits: Tensor, weights: Tensor | None = None
+) -> Tensor:
     """KL(teacher ‖ student) of two softmax policies, mean over the batch.
 
     Args:
         teacher_logits: `[B, A]`, held fixed; or `[S, B, A]`.
         student_logits: S students, `[S, B, A]`.
+        weights: Of the states, `[S, B]`; None: 1.
 
     Returns:
         `[S]`.
@@ -133,7 +141,11 @@ def categorical_kl(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
             "differ in batch or number of actions."
         )
     teacher, student = teacher_logits.log_softmax(-1), student_logits.log_softmax(-1)
-    return (teacher.exp() * (teacher - student)).sum(-1).mean(-1)
+    return _mean_over_states((teacher.exp() * (teacher - student)).sum(-1), weights)
+
+
+def _mean_over_states(values: Tensor, weights: Tensor | None) -> Tensor:
+    return (values if weights is None else weights * values).mean(-1)
 
 
 def expected_value(logits: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:

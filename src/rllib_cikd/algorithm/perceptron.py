@@ -12,11 +12,20 @@ from rllib_cikd.engine.perceptrons import ACTIVATIONS
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 
 
-def perceptron(in_dim: int, hiddens: Sequence[int], out_dim: int, activation: str) -> nn.Sequential:
-    """A multi-layer perceptron with a linear last layer; `activation` is one of `ACTIVATIONS`."""
+def perceptron(
+    in_dim: int, hiddens: Sequence[int], out_dim: int, activation: str, normalized: bool = False
+) -> nn.Sequential:
+    """A multi-layer perceptron with a linear last layer.
+
+    Args:
+        in_dim, hiddens, out_dim: Its widths.
+        activation: One of `ACTIVATIONS`.
+        normalized: Whether hidden layers are normalised before it, without parameters.
+    """
     layers: list[nn.Module] = []
     for width in hiddens:
-        layers += [nn.Linear(in_dim, width), ACTIVATIONS[activation][0]()]
+        norm = [nn.LayerNorm(width, elementwise_affine=False)] if normalized else []
+        layers += [nn.Linear(in_dim, width), *norm, ACTIVATIONS[activation][0]()]
         in_dim = width
     return nn.Sequential(*layers, nn.Linear(in_dim, out_dim))
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from rllib_cikd.algorithm import losses
 from rllib_cikd.algorithm.perceptron import split_policy_output
 from rllib_cikd.algorithm.replay_buffer import Batch
+from rllib_cikd.engine.perceptrons import StackedPerceptrons
 
 
 class PolicyHead(Protocol):
@@ -38,11 +39,17 @@ class PolicyHead(Protocol):
     def random(self, size: int, action_dim: int, generator: torch.Generator | None) -> Tensor:
         """Actions drawn uniformly, `[size, A]`."""
 
-    def kl(self, teacher_output: Tensor, student_output: Tensor) -> Tensor:
-        """KL(teacher ‖ student), mean over the batch: `[B, P]` and `[S, B, P]` to `[S]`."""
+    def kl(self, teacher_output: Tensor, student_output: Tensor, weights: Tensor | None) -> Tensor:
+        """KL(teacher ‖ student), mean over the batch: `[B, P]` and `[S, B, P]` to `[S]`.
+
+        Weights of states are `[S, B]`, if there are any.
+        """
 
     def critic_inputs(self, batch: Batch) -> Tensor:
         """What critics are asked at these transitions."""
+
+    def action_values(self, critics: StackedPerceptrons, obs: Tensor, actions: Tensor) -> Tensor:
+        """What both critics of n members say of actions `[S, B, A]` at `[B, D]`: `[2, n, S, B]`."""
 
 
 class GaussianHead:
@@ -68,12 +75,16 @@ class GaussianHead:
     def random(self, size: int, action_dim: int, generator: torch.Generator | None) -> Tensor:
         return torch.rand((size, action_dim), generator=generator) * 2.0 - 1.0
 
-    def kl(self, teacher_output: Tensor, student_output: Tensor) -> Tensor:
+    def kl(self, teacher_output: Tensor, student_output: Tensor, weights: Tensor | None) -> Tensor:
         teacher, student = split_policy_output(teacher_output), split_policy_output(student_output)
-        return losses.policy_kl(*teacher, *student)
+        return losses.policy_kl(*teacher, *student, weights)
 
     def critic_inputs(self, batch: Batch) -> Tensor:
         return batch.obs_and_actions
+
+    def action_values(self, critics: StackedPerceptrons, obs: Tensor, actions: Tensor) -> Tensor:
+        inputs = torch.cat([obs.expand(len(actions), -1, -1), actions], -1)
+        return critics(inputs.flatten(0, 1)[None]).view(2, -1, *actions.shape[:2])
 
 
 class CategoricalHead:
@@ -98,11 +109,15 @@ class CategoricalHead:
     def random(self, size: int, action_dim: int, generator: torch.Generator | None) -> Tensor:
         return _one_hot(torch.randint(action_dim, (size,), generator=generator), action_dim)
 
-    def kl(self, teacher_output: Tensor, student_output: Tensor) -> Tensor:
-        return losses.categorical_kl(teacher_output, student_output)
+    def kl(self, teacher_output: Tensor, student_output: Tensor, weights: Tensor | None) -> Tensor:
+        return losses.categorical_kl(teacher_output, student_output, weights)
 
     def critic_inputs(self, batch: Batch) -> Tensor:
         return batch.obs
+
+    def action_values(self, critics: StackedPerceptrons, obs: Tensor, actions: Tensor) -> Tensor:
+        of_all = critics(obs[None]).view(2, -1, 1, *actions.shape[1:])
+        return (of_all * actions).sum(-1)
 
 
 def _one_hot(choices: Tensor, count: int) -> Tensor:

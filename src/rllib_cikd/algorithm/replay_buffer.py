@@ -39,6 +39,8 @@ class ReplayBuffer:
         device: Where the transitions live.
         n_step: Number of rewards in a return, 1 or more. Fewer are used where the episode
             ends, or has not gone further yet; the value of the state reached is bootstrapped.
+        parts: Of how many equal parts of one buffer this is one (see `ReplayShard`). On a CPU they
+            are taken to share its memory.
 
     Raises:
         MemoryError: If it would not fit, before anything is allocated.
@@ -51,13 +53,15 @@ class ReplayBuffer:
         action_dim: int,
         device: torch.device | str = "cpu",
         n_step: int = 1,
+        parts: int = 1,
     ):
         self.capacity = capacity
+        self._parts = parts
         self.n_step = n_step
         self._obs_dim = obs_dim
         self._action_dim = action_dim
         width = 2 * obs_dim + action_dim + 2
-        _check_fit(capacity, 4 * width + 8 * (n_step > 1), torch.device(device))
+        _check_fit(capacity, 4 * width + 8 * (n_step > 1), torch.device(device), parts)
         # Rows from `len(self)` on are never read.
         self._rows = torch.empty(capacity, width, device=device)
         self._successor = (
@@ -161,7 +165,8 @@ class ReplayBuffer:
             ValueError: If the stored transitions do not fit this buffer.
             MemoryError: If they would not fit into memory a second time.
         """
-        rows = torch.from_numpy(np.asarray(state["rows"]))
+        state = fitted(state, self.capacity)
+        rows = torch.from_numpy(np.ascontiguousarray(state["rows"]))
         if len(rows) > self.capacity or rows.shape[1] != self._rows.shape[1]:
             raise ValueError(
                 f"The stored replay buffer holds rows of shape {list(rows.shape)}, this one of "
@@ -169,33 +174,44 @@ class ReplayBuffer:
                 "observation or action dimension were changed since."
             )
         if self._rows.device.type == "cpu":  # what was reserved has not been taken yet
-            _check_fit(len(rows), rows.nbytes // max(1, len(rows)), self._rows.device)
+            row_bytes = rows.nbytes // max(1, len(rows))
+            _check_fit(len(rows), row_bytes, self._rows.device, self._parts)
         self.num_added = int(state["num_added"])
-        if len(rows) < min(self.num_added, self.capacity):
-            # A full ring goes into a larger one: the oldest transition comes first.
-            oldest = self.num_added % len(rows)
-            self.num_added = len(rows)
-            rows = rows.roll(-oldest, 0)
-        else:
-            oldest = 0
         self._rows[: len(rows)] = rows.to(self._rows.device)
         self._last_of_episode.clear()
         if self._successor is not None:
             self._successor[: len(rows)] = -1
             if "successor" in state:
-                successor = torch.from_numpy(np.asarray(state["successor"])).roll(-oldest, 0)
-                moved = torch.where(successor < 0, successor, (successor - oldest) % len(rows))
-                self._successor[: len(rows)] = moved.to(self._rows.device)
+                successor = torch.from_numpy(state["successor"])
+                self._successor[: len(rows)] = successor.to(self._rows.device)
 
 
-def _check_fit(capacity: int, row_bytes: int, device: torch.device) -> None:
-    needed, free = capacity * row_bytes, free_bytes(device)
+def fitted(state: dict[str, Any], capacity: int) -> dict[str, Any]:
+    """The same transitions as a buffer of this capacity holds them.
+
+    A full ring that goes into a larger one begins with its oldest transition there.
+    """
+    size, num_added = len(state["rows"]), int(state["num_added"])
+    if size >= min(num_added, capacity):
+        return state
+    oldest = num_added % size
+    moved = {"num_added": size, "rows": np.roll(state["rows"], -oldest, 0)}
+    if "successor" in state:
+        successor = np.roll(state["successor"], -oldest)
+        moved["successor"] = np.where(successor < 0, successor, (successor - oldest) % size)
+    return moved
+
+
+def _check_fit(capacity: int, row_bytes: int, device: torch.device, parts: int) -> None:
+    needed, free = capacity * row_bytes * parts, free_bytes(device)
+    if device.type != "cpu":
+        free *= parts  # each part has a device of its own
     if needed <= free:
         return
     gib = 2**30
     raise MemoryError(
-        f"The replay buffer does not fit: {capacity:,} transitions of {row_bytes:,} bytes need "
-        f"{needed / gib:,.1f} GiB, and {free / gib:,.1f} GiB are free on {device}. Set "
+        f"The replay buffer does not fit: {capacity * parts:,} transitions of {row_bytes:,} bytes "
+        f"need {needed / gib:,.1f} GiB, and {free / gib:,.1f} GiB are free on {device}. Set "
         f"replay_buffer_config={{'capacity': …}} to at most {free // row_bytes:,} (better some "
         "less: networks and environments need memory, too), or make observations smaller."
     )

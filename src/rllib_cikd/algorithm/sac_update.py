@@ -9,9 +9,18 @@ import torch
 from torch import Tensor
 
 from rllib_cikd.algorithm import losses
-from rllib_cikd.algorithm.ensemble import MemberStack, policy_distribution, q_values
+from rllib_cikd.algorithm.ensemble import (
+    MemberStack,
+    policy_distribution,
+    q_values,
+    q_values_of_pairs,
+)
+from rllib_cikd.algorithm.learners import ALONE, Learners
 from rllib_cikd.algorithm.replay_buffer import Batch
 from rllib_cikd.engine.optimizer import Adam
+
+#: Values of `CIKDConfig.critic_targets`.
+CRITIC_TARGETS = ("own", "shared")
 
 
 @dataclass(frozen=True)
@@ -31,14 +40,20 @@ class SACUpdate:
     """SAC's optimisers and gradient step for a stack of n members.
 
     Adam is elementwise, so one optimiser over stacked parameters equals n separate ones.
+
+    Args:
+        stack: The members.
+        settings: Of all of them.
+        learners: Those that take this step at the same time, each with minibatches of its own.
     """
 
     #: What `step` reports of each member, in this order.
     STATISTICS = ("qf_loss", "policy_loss", "alpha_loss", "qf_mean", "logps", "alpha_value")
 
-    def __init__(self, stack: MemberStack, settings: SACSettings):
+    def __init__(self, stack: MemberStack, settings: SACSettings, learners: Learners = ALONE):
         self.stack = stack
         self.settings = settings
+        self._learners = learners
         self._parameters = {
             "critic": stack.critics.parameters,
             "actor": stack.policy.parameters,
@@ -53,13 +68,15 @@ class SACUpdate:
                 optimizer.param_groups[0]["lr"] = lr
         self._ones = torch.ones_like(stack.log_alpha.detach()[:, 0])
 
-    def step(self, batch: Batch, noise: Tensor) -> Tensor:
+    def step(self, batch: Batch, noise: Tensor, pairs: Tensor | None = None) -> Tensor:
         """One gradient step of critics, policy and temperature, then of the target networks.
 
         Args:
             batch: A minibatch for each of the n members, `[n, B, ...]`.
             noise: Standard normal, `[n, 2, B, A]`: for the actions at s and at s'. Discrete
                 actions need none.
+            pairs: The two target critics that each member bootstraps from, `[2, n]`, a permutation
+                of all 2n; None: its own.
 
         Returns:
             The `STATISTICS` of this step, `[len(STATISTICS), n]`, without gradient.
@@ -68,7 +85,7 @@ class SACUpdate:
         noise_at_obs, noise_at_next_obs = noise.unbind(1)
 
         # Critics: one step towards the soft Bellman target.
-        target = self._td_target(batch, noise_at_next_obs, alpha)
+        target = self._td_target(batch, noise_at_next_obs, alpha, pairs)
         q = self._q(batch)
         critic_loss = losses.critic_loss(q, target)
         self._descend(critic=critic_loss)
@@ -94,14 +111,22 @@ class SACUpdate:
         )
 
     @torch.no_grad()
-    def _td_target(self, batch: Batch, noise: Tensor, alpha: Tensor) -> Tensor:
+    def _td_target(
+        self, batch: Batch, noise: Tensor, alpha: Tensor, pairs: Tensor | None
+    ) -> Tensor:
         """The soft Bellman target, `[n, B]`."""
         next_actions, next_log_probs = losses.sample_squashed_gaussian(
             *policy_distribution(self.stack.policy, batch.next_obs), noise
         )
-        critics = self.stack.target_critics
-        next_q = q_values(critics, torch.cat([batch.next_obs, next_actions], -1))
+        next_q = self._next_q(torch.cat([batch.next_obs, next_actions], -1), pairs)
         return losses.td_target(batch.rewards, batch.discounts, next_q, next_log_probs, alpha)
+
+    def _next_q(self, inputs: Tensor, pairs: Tensor | None) -> Tensor:
+        """The values that each member bootstraps from, `[2, n, ...]` (see `q_values`)."""
+        critics = self.stack.target_critics
+        if pairs is None:
+            return q_values(critics, inputs)
+        return q_values_of_pairs(critics, inputs, pairs)
 
     def _q(self, batch: Batch) -> Tensor:
         """Both critics at the transitions' actions, `[2, n, B]`."""
@@ -121,9 +146,10 @@ class SACUpdate:
             self._parameters[name].grad = None
         # The gradient of a sum is one for each of its terms.
         torch.autograd.backward(list(losses.values()), [self._ones] * len(losses))
-        for name in losses:
+        gradients: dict[str, Any] = {name: self._parameters[name].grad for name in losses}
+        self._learners.average(list(gradients.values()))
+        for name, gradient in gradients.items():
             if self.settings.grad_clip is not None:
-                gradient: Any = self._parameters[name].grad
                 clip_by_network_norm(self._by_network(name, gradient), self.settings.grad_clip)
             self.optimizers[name].descend()
 

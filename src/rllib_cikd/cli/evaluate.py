@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from rllib_cikd.cli.ray_command import Imports, RayAddress, Verbose
+from rllib_cikd.cli.ray_command import Imports, RayAddress, RayCommand, Verbose
+from rllib_cikd.experiments import graphics
 
 EXAMPLES = """\b
 Example:
   rllib evaluate ~/ray_results/cikd-pendulum --episodes 50 --video films
 """
+
+
+class EvaluateCommand(RayCommand):
+    """A command that may draw videos."""
+
+    def invoke(self, ctx: Any) -> int:
+        if ctx.params["video"]:
+            graphics.prepare()
+        return super().invoke(ctx)
 
 
 def evaluate(

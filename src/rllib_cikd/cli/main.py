@@ -20,7 +20,7 @@ from rllib_cikd.common.version import __version__
 
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
 app.add_typer(train.app, name="train")
-app.command("evaluate", cls=RayCommand, epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command("evaluate", cls=evaluate.EvaluateCommand, epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("export", cls=RayCommand, epilog=export.EXAMPLES)(export.export)
 app.add_typer(study.app, name="study")
 app.command("report", cls=RayCommand, epilog=report.EXAMPLES)(report.report)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from rllib_cikd.common.errors import INTERRUPTED, USAGE_ERROR, CommandError, print_error
+from rllib_cikd.experiments.graphics import missing_library
 
 Verbose = Annotated[
     bool,
@@ -45,7 +47,7 @@ class RayCommand(TyperCommand):
         verbose = ctx.params["verbose"]
         try:
             if ctx.obj:
-                ctx.obj()  # see rllib_command.py
+                _run_package(ctx.obj)
             import ray
 
             from rllib_cikd.experiments import ray_messages
@@ -66,3 +68,18 @@ class RayCommand(TyperCommand):
         except KeyboardInterrupt:
             print("rllib: interrupted", file=sys.stderr)
             return INTERRUPTED
+
+
+def _run_package(run_package: Callable[[], None]) -> None:
+    """Runs the package (see rllib_command.py), with which RLlib imports dm_control if it is there.
+
+    Raises:
+        CommandError: If a library that MuJoCo is to draw with is missing.
+    """
+    try:
+        run_package()
+    except Exception as error:
+        missing = missing_library(error)
+        if missing is None:
+            raise
+        raise missing from error

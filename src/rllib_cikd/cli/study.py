@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from rllib_cikd.cli.ray_command import RayAddress, RayCommand, Verbose
+from rllib_cikd.common.errors import USAGE_ERROR, CommandError, print_error
 
 app = typer.Typer(help="Compare variants over tasks and seeds.", rich_markup_mode=None)
 
@@ -55,3 +56,26 @@ def run_study(
         ray_address=ray_address,
         verbose=verbose,
     )
+
+
+@app.command("watch", epilog="\b\nExample:\n  rllib study watch ~/ray_results/quick")
+def watch_study(
+    folder: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR", help="The folder of a study, or of a run of `rllib train`, ended or not."
+        ),
+    ],
+) -> int:
+    """Show how far all runs of a study are, until it has ended or Ctrl-C.
+
+    Steps per second and time left are those of the last results; mean and best are of the members
+    at the last evaluation. Where there is no terminal, the table is printed once.
+    """
+    from rllib_cikd.study.watch import watch  # loads no Ray
+
+    try:
+        return watch(folder)
+    except CommandError as error:
+        print_error(error)
+        return USAGE_ERROR

@@ -36,6 +36,8 @@ PHASE_RETURNS = ("return_before", "return_after")
 STUDENTS_ABOVE_TEACHER = "students_above_teacher"
 TEACHER_WAS_BEST, ELECTION_REGRET = "teacher_was_best", "election_regret"
 PHASE_ASSESSMENT = (STUDENTS_ABOVE_TEACHER, TEACHER_WAS_BEST, ELECTION_REGRET)
+#: With a `distillation_filter`: the share of states at which a student imitates.
+SHARE_IMITATED = "share_imitated"
 PHASE_TIME = "time_s"
 
 #: Summaries of the members of an evaluation. Elected: the one with the highest R_k.

@@ -25,6 +25,12 @@ def format_duration(seconds: float) -> str:
     return f"{minutes}m {seconds:02d}s" if minutes else f"{seconds}s"
 
 
+def trial_label(experiment_tag: str) -> str:
+    """Returns how lines name one of several trials: "#2 ensemble_size=5"."""
+    number, _, settings = str(experiment_tag).partition("_")
+    return f"#{number} {settings}".rstrip()
+
+
 def format_table(rows: Sequence[Sequence[str]]) -> str:
     """Returns rows of cells as lines; the first column is aligned left, the others right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

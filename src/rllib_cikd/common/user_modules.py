@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,24 +60,49 @@ class UserModules:
 
     def to_json(self) -> str:
         """The content of `FILE`."""
-        return json.dumps({"folders": self.folders, "names": self.names}, indent=1) + "\n"
+        known = {"folders": self.folders, "names": self.names}
+        return json.dumps({**known, "checksum": _checksum(known)}, indent=1) + "\n"
 
     @classmethod
-    def from_json(cls, content: str | bytes) -> UserModules:
-        """What `to_json` returned."""
-        known = json.loads(content)
-        return cls(tuple(known["folders"]), tuple(known["names"]))
+    def from_json(cls, content: bytes, source: str) -> UserModules:
+        """What `to_json` returned.
+
+        Args:
+            content: The file's.
+            source: How an error calls it.
+
+        Raises:
+            CommandError: If it is not as it was written.
+        """
+        try:
+            known = json.loads(content)
+            if known.pop("checksum") != _checksum(known):
+                raise ValueError
+            return cls(tuple(known["folders"]), tuple(known["names"]))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise CommandError(
+                f"{source} is not as it was written. Delete it, and name the modules that the run "
+                "needs with --import."
+            ) from None
 
     @classmethod
     def recall(cls, folder: Path) -> UserModules:
-        """What `FILE` in a folder says; nothing if there is none."""
+        """What `FILE` in a folder says; nothing if there is none.
+
+        Raises:
+            CommandError: If it is damaged.
+        """
         file = folder / FILE
-        return cls.from_json(file.read_text()) if file.is_file() else cls()
+        return cls.from_json(file.read_bytes(), str(file)) if file.is_file() else cls()
 
     def over(self, remembered: UserModules) -> UserModules:
         """Both's folders, own ones first; own names, or if there are none those remembered."""
         folders = dict.fromkeys([*self.folders, *remembered.folders])
         return UserModules(tuple(folders), self.names or remembered.names)
+
+
+def _checksum(known: Mapping[str, Sequence[str]]) -> int:
+    return zlib.crc32(json.dumps(known, sort_keys=True).encode())
 
 
 NO_MODULES = UserModules()

@@ -14,6 +14,8 @@ from rllib_cikd.engine.library import Integer, is_there, loaded, num_threads
 
 #: What a forward pass keeps for the backward pass.
 NOTHING, FOR_INPUTS, FOR_PARAMETERS = range(3)
+#: Added to an activation where hidden layers are normalised before it.
+_NORMALIZED = 16
 #: Linear layers of one perceptron that the library takes.
 MAX_LAYERS = 64
 
@@ -37,12 +39,15 @@ class Shape:
         networks: n.
         widths: Inputs, hidden units of each layer, outputs.
         activation: "relu", "tanh" or "elu".
+        normalized: Whether hidden layers are normalised before it.
 
     Raises:
         ValueError: If there are none, more layers than the library takes, or layers without units.
     """
 
-    def __init__(self, networks: int, widths: Sequence[int], activation: str):
+    def __init__(
+        self, networks: int, widths: Sequence[int], activation: str, normalized: bool = False
+    ):
         if networks < 1 or min(widths) < 1 or not 1 <= len(widths) - 1 <= MAX_LAYERS:
             raise ValueError(
                 f"{networks} perceptrons of widths {list(widths)}: at least one, of 1 to "
@@ -58,7 +63,7 @@ class Shape:
             networks,
             len(pairs),
             ctypes.addressof(self._widths),
-            _ACTIVATIONS.index(activation),
+            _ACTIVATIONS.index(activation) + _NORMALIZED * normalized,
         )
         self._spare: dict[int, list[Tensor]] = {}
 

@@ -53,6 +53,8 @@ class StackedPerceptrons:
         biases: Per layer `[n, 1, out]`.
         activation: A key of `ACTIVATIONS`.
         trainable: Whether `parameters` requires a gradient.
+        normalized: Whether each hidden layer is normalised before its activation: less its mean,
+            divided by its deviation (layer normalisation, Ba et al. 2016, without parameters).
     """
 
     def __init__(
@@ -61,10 +63,11 @@ class StackedPerceptrons:
         biases: Sequence[Tensor],
         activation: str,
         trainable: bool = False,
+        normalized: bool = False,
     ):
         blocks = [block for layer in zip(weights, biases, strict=True) for block in layer]
         self._shapes = [block.shape for block in blocks]
-        self.activation = activation
+        self.activation, self.normalized = activation, normalized
         self.parameters = torch.cat([block.detach().flatten() for block in blocks])
         self._frozen = self.parameters.detach()
         self.weights, self.biases = self.split(self._frozen)
@@ -72,7 +75,7 @@ class StackedPerceptrons:
         self._native_shape = None
         if len(weights) <= native.MAX_LAYERS:
             widths = [weights[0].shape[1], *(weight.shape[2] for weight in weights)]
-            self._native_shape = native.Shape(len(weights[0]), widths, activation)
+            self._native_shape = native.Shape(len(weights[0]), widths, activation, normalized)
 
     @classmethod
     def adopt(
@@ -81,7 +84,8 @@ class StackedPerceptrons:
         """Stacks the networks' parameters and turns the networks' own into views of the stack.
 
         Args:
-            networks: Linear layers with the activation in between, all of the same shape.
+            networks: Linear layers with the activation in between, or layer normalisation without
+                parameters and the activation; all of the same shape.
             activation: Theirs, a key of `ACTIVATIONS`.
             trainable: Whether `parameters` requires a gradient.
         """
@@ -91,6 +95,7 @@ class StackedPerceptrons:
             [torch.stack([linear.bias for linear in layer]).unsqueeze(1) for layer in layers],
             activation,
             trainable,
+            any(isinstance(layer, nn.LayerNorm) for layer in networks[0]),
         )
         for layer, weight, bias in zip(layers, stack.weights, stack.biases, strict=True):
             for i, linear in enumerate(layer):
@@ -157,7 +162,8 @@ class StackedPerceptrons:
         *hidden, last = zip(*self.split(parameters), strict=True)
         x = x.repeat(len(self) // x.shape[0], 1, 1)
         for weight, bias in hidden:
-            x = activate(torch.baddbmm(bias, x, weight))
+            x = torch.baddbmm(bias, x, weight)
+            x = activate(nn.functional.layer_norm(x, x.shape[-1:]) if self.normalized else x)
         return torch.baddbmm(last[1], x, last[0])
 
     @torch.no_grad()
@@ -176,6 +182,7 @@ class StackedPerceptrons:
             [bias[index] for bias in self.biases],
             self.activation,
             trainable,
+            self.normalized,
         )
 
     @torch.no_grad()

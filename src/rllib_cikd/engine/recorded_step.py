@@ -35,6 +35,7 @@ class RecordedStep(Generic[T]):
         optimizers: Those that `step` steps. A recording keeps where their states are and their step
             sizes; restoring a checkpoint makes new states, a schedule changes step sizes, and then
             `step` is recorded anew.
+        records: False if `step` waits for other processes: then it is called on a GPU as well.
     """
 
     #: Set for all steps when one could not be recorded.
@@ -44,8 +45,10 @@ class RecordedStep(Generic[T]):
         self,
         step: Callable[..., T],
         optimizers: Sequence[torch.optim.Optimizer] = (),
+        records: bool = True,
     ):
         self._step = step
+        self._records = records
         self._optimizers = optimizers
         self._valid_for: Hashable = None
         self._calls = 0
@@ -58,7 +61,7 @@ class RecordedStep(Generic[T]):
         if not _on_gpu(arguments):
             with library.all_threads():
                 return self._step(*arguments)
-        if RecordedStep._cannot_record:
+        if not self._records or RecordedStep._cannot_record:
             return self._step(*arguments)
         with torch.cuda.device(arguments[0].device):
             return self._call_on_gpu(arguments)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import time
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from rllib_cikd.common.result_keys import ENSEMBLE, STEPS, SUMMARIES, summary_ke
 from rllib_cikd.common.text import format_duration, format_number, format_table
 from rllib_cikd.common.user_modules import UserModules, given_modules
 from rllib_cikd.experiments.exported_evaluation import evaluate_exported
+from rllib_cikd.experiments.graphics import missing_library
 from rllib_cikd.experiments.ray_start import start_ray
 from rllib_cikd.rllib.checkpoint_files import find_checkpoint, unreadable
 from rllib_cikd.rllib.endless import endless_episode
@@ -112,8 +112,6 @@ def evaluate_checkpoint(
     Returns:
         What `rllib evaluate --out` writes, of plain Python types.
     """
-    if video_folder is not None and not os.environ.get("DISPLAY"):
-        os.environ.setdefault("MUJOCO_GL", "egl")  # before the environment is first made
     algorithm = _load(path, num_episodes, seed)
     if seed is None:
         seed = algorithm.config.seed or 0  # `_load` has set it for other algorithms
@@ -240,6 +238,9 @@ def _load(path: Path, num_episodes: int, seed: int | None) -> Algorithm:
     except DamagedCheckpoint:
         raise
     except Exception as error:
+        missing = missing_library(error)  # MuJoCo loads it as soon as it is imported
+        if missing:
+            raise missing from error
         raise CommandError(
             f"{path}: could not be restored: {type(error).__name__}: {error}"
         ) from error
@@ -298,8 +299,7 @@ def _record(algorithm: CIKD, policy_id: str, folder: Path, seed: int) -> Path:
     except EnvironmentFault as fault:
         raise CommandError(str(fault)) from fault
     except Exception as error:  # from moviepy, the environment's renderer or its graphics library
-        raise CommandError(
-            f"no video: {error}\nRecording needs `pip install 'rllib-cikd[video]'` and a render "
-            "backend; on a machine without a display, set MUJOCO_GL=egl for MuJoCo."
+        raise missing_library(error) or CommandError(
+            f"no video: {error}\nRecording needs `pip install 'rllib-cikd[video]'`."
         ) from error
     return folder / f"{policy_id}-episode-0.mp4"

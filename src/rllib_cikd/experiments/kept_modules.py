@@ -36,10 +36,13 @@ def recall_modules(folder: str) -> UserModules:
 
     Args:
         folder: Of the run, or its URI.
+
+    Raises:
+        CommandError: If the file is damaged.
     """
     filesystem, path = pyarrow.fs.FileSystem.from_uri(folder)
     file = f"{path}/{FILE}"
     if filesystem.get_file_info(file).type != pyarrow.fs.FileType.File:
         return UserModules()
     with filesystem.open_input_stream(file) as stream:
-        return UserModules.from_json(stream.read())
+        return UserModules.from_json(stream.read(), file)

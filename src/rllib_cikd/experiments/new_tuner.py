@@ -12,6 +12,7 @@ from rllib_cikd.experiments import interrupt
 from rllib_cikd.experiments.experiment import Experiment
 from rllib_cikd.experiments.kept_modules import ModulesKeeper
 from rllib_cikd.experiments.progress import ProgressCallback
+from rllib_cikd.experiments.tensorboard import TensorBoard
 from rllib_cikd.experiments.tune_record import ProgressFile, RecordKeeper
 
 
@@ -59,6 +60,7 @@ def new_tuner(
                 RecordKeeper(),
                 ProgressFile(),
                 ModulesKeeper(modules),
+                *([TensorBoard()] if issubclass(experiment.algorithm, CIKD) else []),
                 *experiment.loggers,
                 interrupt.EndedByASignal(),
             ],

@@ -13,8 +13,7 @@ from ray.tune.utils import flatten_dict
 
 from rllib_cikd.common.errors import FAILED, INTERRUPTED, OK
 from rllib_cikd.common.result_keys import STEPS, SUMMARIES, TRAINING_RETURN, evaluation_key
-from rllib_cikd.common.text import format_number, format_table
-from rllib_cikd.experiments.progress import trial_label
+from rllib_cikd.common.text import format_number, format_table, trial_label
 
 
 def report_outcome(

@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rllib_cikd.common import result_keys as keys
-from rllib_cikd.common.text import format_duration, format_number
+from rllib_cikd.common.text import format_duration, format_number, trial_label
 
 # Reports over which speed is measured. With an evaluation every 10 iterations, exactly one is in.
 _SPEED_WINDOW = 10
@@ -171,12 +171,6 @@ def _move_logs(old: Any, new: Any) -> None:
         for handler in getattr(logger, "handlers", ()):
             if isinstance(handler, logging.StreamHandler) and handler.stream is old:
                 handler.setStream(new)
-
-
-def trial_label(experiment_tag: str) -> str:
-    """Returns how lines name one of several trials: "#2 ensemble_size=5"."""
-    number, _, settings = str(experiment_tag).partition("_")
-    return f"#{number} {settings}".rstrip()
 
 
 @dataclass

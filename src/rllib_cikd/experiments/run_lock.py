@@ -63,6 +63,15 @@ class RunLock:
                 self._file.parent.rmdir()
 
 
+def in_use(folder: Path) -> bool:
+    """Whether a process holds a folder, as far as can be known; nothing is written there."""
+    try:
+        holder = json.loads((folder / LOCK).read_text())
+    except (OSError, ValueError):  # there is none, or it was given back
+        return False
+    return _is_alive(holder)
+
+
 @contextmanager
 def _exclusive(path: Path) -> Iterator[int]:
     """A file descriptor that one process has at a time."""

@@ -19,11 +19,24 @@ from rllib_cikd.common.errors import EnvironmentFault, NotFinite
 _Pack = Callable[[np.ndarray], Any]
 
 
-class OneHot(spaces.Box):
+class MemberActions(spaces.Box):
+    """What members act in: [-1, 1] in every number, `[A]`, float32.
+
+    Args:
+        own: The environment's own action space, which these stand for.
+        count: A.
+    """
+
+    def __init__(self, own: gym.Space, count: int, low: float = -1.0, high: float = 1.0):
+        super().__init__(low, high, (count,), np.float32)
+        self.own = own
+
+
+class OneHot(MemberActions):
     """What members act in where actions are discrete: one-hot vectors `[A]`, float32."""
 
-    def __init__(self, count: int):
-        super().__init__(0.0, 1.0, (count,), np.float32)
+    def __init__(self, own: spaces.Discrete):
+        super().__init__(own, int(own.n), 0.0, 1.0)
 
     def sample(self, mask: Any = None, probability: Any = None) -> np.ndarray:
         (count,) = self.shape
@@ -54,7 +67,7 @@ class ActionMap:
     """
 
     #: What members act in.
-    member_space: spaces.Box
+    member_space: MemberActions
     #: Of discrete actions the first one; None for others.
     first: int | None = None
     #: Of the others, each number's bounds and whether it is rounded, `[A]`.
@@ -67,7 +80,7 @@ class ActionMap:
         self._env_name = env_name
         if isinstance(space, spaces.Discrete):
             self.first = int(space.start)
-            self.member_space = OneHot(int(space.n))
+            self.member_space = OneHot(space)
             return
         boxes: list[spaces.Box] = []
         try:
@@ -84,7 +97,7 @@ class ActionMap:
             [np.full(math.prod(box.shape), np.dtype(box.dtype).kind != "f") for box in boxes]
         )
         self._half_low, self._half_high = 0.5 * self.low, 0.5 * self.high
-        self.member_space = spaces.Box(-1.0, 1.0, self.low.shape, np.float32)
+        self.member_space = MemberActions(space, len(self.low))
 
     def __call__(self, action: np.ndarray) -> Any:
         """Returns the environment's action for a member's `[A]`.

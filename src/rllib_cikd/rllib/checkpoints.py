@@ -22,7 +22,7 @@ from rllib_cikd.algorithm.history import History
 from rllib_cikd.algorithm.members import policy_id
 from rllib_cikd.algorithm.soundness import first_unsound
 from rllib_cikd.common.errors import NotSound
-from rllib_cikd.rllib.learner import CIKDTorchLearner, ask_learner
+from rllib_cikd.rllib.learner_group import ask_learner
 from rllib_cikd.rllib.manifest import (
     LEARNER_STATE,
     MEMBERS,
@@ -38,6 +38,7 @@ from rllib_cikd.rllib.restore import (
     refuse_changed_spaces,
 )
 from rllib_cikd.rllib.sampling import Sampler
+from rllib_cikd.rllib.spaces import Spaces
 from rllib_cikd.rllib.transitions import EpisodeReader
 
 logger = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ class CheckpointedSAC(SAC):
         self._rng.bit_generator.state = state[_STATE]["rng"]
         # Without the buffer, learning waits until it has been filled again.
         self.history.stored = ask_learner(
-            self.learner_group, lambda learner: learner.replay_buffer.num_added
+            self.learner_group, lambda learner: learner.replay_buffer.num_added_to_all
         )
         self._reader.forget_ongoing()  # env runners start new episodes after a restore
         unread = state[_STATE]["unread"]
@@ -139,8 +140,8 @@ class CheckpointedSAC(SAC):
             remove_manifest(filesystem, str(path))
         root = super().save_to_path(path, filesystem=filesystem, **kwargs)
         # RLlib hides that a remote learner could not write its part.
-        stored = ask_learner(self.learner_group, lambda learner: len(learner.replay_buffer))
-        spaces = {name: repr(space) for name, space in self._spaces().items()}
+        stored = ask_learner(self.learner_group, lambda learner: learner.replay_buffer.len_of_all)
+        spaces = {name: repr(space.own) for name, space in self._spaces()._asdict().items()}
         write_manifest(
             filesystem or pyarrow.fs.LocalFileSystem(),
             root,
@@ -276,20 +277,15 @@ class CheckpointedSAC(SAC):
             raise
         return algo
 
-    def _spaces(self) -> dict[str, Any]:
-        member = self.get_module(policy_id(0))
-        return {name: getattr(member, name) for name in ("observation_space", "action_space")}
+    def _spaces(self) -> Spaces:
+        return Spaces.of(self.get_module(policy_id(0)))
 
     def _draw_anew(self) -> None:
         """Seeds all generators from the config's seed and the steps so far."""
         steps, seed = self.history.env_steps, self.config.seed
         self._rng = np.random.default_rng(None if seed is None else [seed, steps])
         draws = int(self._rng.integers(2**31))
-
-        def seed_learner(learner: CIKDTorchLearner) -> None:
-            learner._generator.manual_seed(draws)
-
-        ask_learner(self.learner_group, seed_learner)
+        ask_learner(self.learner_group, lambda learner: learner.draws.begin_anew(draws))
         self.env_runner_group.foreach_env_runner(lambda runner: runner._seed_generators(steps))
 
 

@@ -25,6 +25,7 @@ from rllib_cikd.rllib.evaluation_callbacks import EvaluationEpisodes, wants_epis
 from rllib_cikd.rllib.lockstep import play_episodes
 from rllib_cikd.rllib.restarting import RestartingEnvRunner
 from rllib_cikd.rllib.sampling import Fragment
+from rllib_cikd.rllib.spaces import Spaces, refuse_unequal
 from rllib_cikd.rllib.task import Task
 from rllib_cikd.rllib.transitions import Chunk
 from rllib_cikd.rllib.vector_env import Call, CallLog, SingleAgentAsMulti, TaskVectorEnv
@@ -59,6 +60,8 @@ class CIKDEnvRunner(RestartingEnvRunner):
         self.evaluation_metrics = MetricsLogger(
             root=False, stats_cls_lookup=config.stats_cls_lookup
         )
+        #: The same in all environments; None while there is none.
+        self.spaces_of_envs: Spaces | None = None
         self._between_episodes: BetweenEpisodes | None = None  # restored, not used yet
         super().__init__(config, **kwargs)
         self._seed_generators()
@@ -108,7 +111,11 @@ class CIKDEnvRunner(RestartingEnvRunner):
         )
 
     def _make_task(self, index: int) -> Task:
-        return make_task(self.config, self.worker_index or 0, vector_index=index)
+        task = make_task(self.config, self.worker_index or 0, vector_index=index)
+        spaces = Spaces(task.observations.member_space, task.actions.member_space)
+        self.spaces_of_envs = self.spaces_of_envs or spaces
+        refuse_unequal([self.spaces_of_envs, spaces], task.name)
+        return task
 
     def _dressed(self, index: int) -> SingleAgentAsMulti:
         """A new environment, in which all calls are made that others had before."""

@@ -13,6 +13,7 @@ from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from rllib_cikd.common.errors import EnvironmentFault
+from rllib_cikd.rllib import mujoco_messages
 from rllib_cikd.rllib.alarm import Alarm
 from rllib_cikd.rllib.task import Task
 
@@ -61,7 +62,7 @@ def make_task(
     name = env_name(config)
     # Of a remote env runner, the main process waits for the answer.
     timeout = config.sample_timeout_s if worker_index == 0 else None
-    with Alarm(timeout, name):
+    with Alarm(timeout, name), mujoco_messages.silenced(config.env):
         env = _make(config.env, name, context, render_mode)
     if isinstance(env, MultiAgentEnv) or not isinstance(env, gym.Env):
         raise EnvironmentFault(

@@ -35,6 +35,32 @@ class _Wrong(Exception):
         self.fault = fault
 
 
+class MemberObservations(spaces.Box):
+    """What members see: `[D]`, float32, unbounded.
+
+    Args:
+        own: The environment's own observation space, which these stand for.
+        count: D.
+    """
+
+    def __init__(self, own: gym.Space, count: int):
+        super().__init__(-np.inf, np.inf, (count,), np.float32)
+        self.own = own
+
+    @property
+    def layout(self) -> Any:
+        """What each of the D numbers is: the environment's space without its boxes' bounds."""
+        return _layout_of(self.own)
+
+
+def _layout_of(space: gym.Space) -> Any:
+    if isinstance(space, spaces.Dict):
+        return [(key, _layout_of(part)) for key, part in space.spaces.items()]
+    if isinstance(space, spaces.Tuple):
+        return [_layout_of(part) for part in space.spaces]
+    return space.shape if isinstance(space, spaces.Box) else space
+
+
 class ObservationMap:
     """Maps an environment's observations to float32 vectors `[D]`.
 
@@ -61,8 +87,7 @@ class ObservationMap:
             ) from None
         box: Any = space if isinstance(space, spaces.Box) else None
         self._is_float_vector = box and len(box.shape) == 1 and box.dtype.kind == "f"
-        #: What members see: `Box(-inf, inf, (D,), float32)`.
-        self.member_space = spaces.Box(-np.inf, np.inf, (self._dim,), np.float32)
+        self.member_space = MemberObservations(space, self._dim)
 
     def __call__(self, observation: Any, source: str) -> np.ndarray:
         """Returns the flat observation, a new array `[D]`.

@@ -24,7 +24,8 @@ from rllib_cikd.rllib.environment import make_task
 from rllib_cikd.rllib.exported import is_exported, read_exported
 from rllib_cikd.rllib.manifest import MANIFEST, MEMBERS, check_checkpoint
 from rllib_cikd.rllib.observation_map import ObservationMap
-from rllib_cikd.rllib.restore import StoredRun, checkpoint_path
+from rllib_cikd.rllib.restore import StoredRun, checkpoint_path, refuse_changed_spaces
+from rllib_cikd.rllib.spaces import Spaces
 from rllib_cikd.rllib.task import Task
 
 
@@ -117,6 +118,11 @@ def read_member(checkpoint: str | Path | Checkpoint, member: str | int) -> Store
     task.close()
     check_checkpoint(str(path), needed=lambda name: name.startswith(f"{MEMBERS}/{chosen}/"))
     module = RLModule.from_checkpoint(path / MEMBERS / chosen)
+    spaces = Spaces(task.observations.member_space, task.actions.member_space)
+    try:
+        refuse_changed_spaces(StoredRun(str(path)), spaces)
+    except ValueError as error:
+        raise CommandError(f"{path}: {error}") from error
     return StoredMember(path, chosen, module, task, config, history)
 
 

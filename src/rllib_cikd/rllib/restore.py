@@ -17,6 +17,7 @@ from rllib_cikd.rllib.manifest import LEARNER_STATE, MEMBERS
 from rllib_cikd.rllib.settings.honoured import PER_MEMBER
 from rllib_cikd.rllib.settings.networks import shapes
 from rllib_cikd.rllib.settings.values import show
+from rllib_cikd.rllib.spaces import Spaces
 
 _CONSTRUCTION = "class_and_ctor_args.pkl"
 
@@ -50,11 +51,11 @@ class StoredRun:
         config._per_module_overrides = {}  # of former values
         return config
 
-    def spaces(self) -> dict[str, Any]:
-        """`observation_space` and `action_space` of the members."""
+    def spaces(self) -> Spaces:
+        """What the members were made for."""
         module = self._read(f"{MEMBERS}/{policy_id(0)}/{_CONSTRUCTION}")
         arguments = module["ctor_args_and_kwargs"][1]
-        return {name: arguments[name] for name in ("observation_space", "action_space")}
+        return Spaces(*(arguments[name] for name in Spaces._fields))
 
     def state(self) -> dict[str, Any]:
         """The algorithm's own state, without that of learners and env runners."""
@@ -142,26 +143,19 @@ def refuse_changed_settings(run: StoredRun, config: AlgorithmConfig) -> None:
     _refuse_smaller_buffer(run, stored, config)
 
 
-def refuse_changed_spaces(run: StoredRun, spaces: dict[str, Any]) -> None:
+def refuse_changed_spaces(run: StoredRun, spaces: Spaces) -> None:
     """Compares the spaces that a checkpoint's members were made for with others.
 
     Args:
         run: The checkpoint.
-        spaces: `observation_space` and `action_space` of the members as they are now.
+        spaces: As they are now.
 
     Raises:
-        ValueError: If they differ in what networks or stored actions depend on.
+        ValueError: If the environment's own spaces differ.
     """
-    stored = run.spaces()
-    old, new = stored["observation_space"], spaces["observation_space"]
-    if old.shape != new.shape:
-        _compare("observation_space", old, new, "`env` or `env_config` makes another task")
-    _compare(
-        "action_space",
-        stored["action_space"],
-        spaces["action_space"],
-        "`env` or `env_config` makes another task",
-    )
+    found = run.spaces().difference(spaces)
+    if found is not None:
+        _compare(*found, "`env` or `env_config` makes another task")
 
 
 def _refuse_smaller_buffer(

@@ -18,7 +18,11 @@ from rllib_cikd.algorithm.policy_heads import CategoricalHead, GaussianHead
 from rllib_cikd.rllib.action_map import OneHot
 
 #: The model settings a member understands, with SAC's published values.
-DEFAULT_MODEL_CONFIG: dict[str, Any] = {"fcnet_hiddens": [256, 256], "fcnet_activation": "relu"}
+DEFAULT_MODEL_CONFIG: dict[str, Any] = {
+    "fcnet_hiddens": [256, 256],
+    "fcnet_activation": "relu",
+    "critic_layer_norm": False,
+}
 
 
 class SACModule(TorchRLModule, InferenceOnlyAPI):
@@ -33,7 +37,9 @@ class SACModule(TorchRLModule, InferenceOnlyAPI):
     the learner keeps.
 
     Model settings (`config.rl_module(model_config={...})`): `fcnet_hiddens` (default
-    [256, 256]) and `fcnet_activation` (default "relu"), for the policy and the critics alike.
+    [256, 256]) and `fcnet_activation` (default "relu"), for the policy and the critics alike;
+    `critic_layer_norm` (default False): the critics' hidden layers are normalised before their
+    activation.
     """
 
     #: Set by the env runner: explore with uniform random actions instead of the policy.
@@ -57,10 +63,9 @@ class SACModule(TorchRLModule, InferenceOnlyAPI):
             self.register_buffer("obs_deviation", torch.ones(obs_dim))
         if self.inference_only:
             return
-        self.qf1 = perceptron(critic_in, hiddens, critic_out, activation)
-        self.qf2 = perceptron(critic_in, hiddens, critic_out, activation)
-        self.target_qf1 = perceptron(critic_in, hiddens, critic_out, activation)
-        self.target_qf2 = perceptron(critic_in, hiddens, critic_out, activation)
+        critic = (critic_in, hiddens, critic_out, activation, model_config["critic_layer_norm"])
+        self.qf1, self.qf2 = perceptron(*critic), perceptron(*critic)
+        self.target_qf1, self.target_qf2 = perceptron(*critic), perceptron(*critic)
         self.target_qf1.load_state_dict(self.qf1.state_dict())
         self.target_qf2.load_state_dict(self.qf2.state_dict())
         self.log_alpha = nn.Parameter(torch.tensor([math.log(model_config["initial_alpha"])]))

@@ -13,9 +13,10 @@ from rllib_cikd.common.errors import OK, CommandError
 from rllib_cikd.experiments.starts import read_starts
 from rllib_cikd.report.page import write_report
 from rllib_cikd.report.raw_csv import EVALUATIONS, PHASES, write_rows
+from rllib_cikd.study.folder import baseline_of, recorded_cells
 from rllib_cikd.study.provenance import Run, provenance
 from rllib_cikd.study.raw_figures import Row, evaluation_rows, phase_rows, read_results
-from rllib_cikd.study.run import CELL_KEY, baseline_of, collect_raw, recorded_cells
+from rllib_cikd.study.run import CELL_KEY, collect_raw
 
 _RESULTS, _PARAMS = "result.json", "params.json"
 

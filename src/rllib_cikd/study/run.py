@@ -21,6 +21,7 @@ from ray import tune
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.tune.experiment import Trial
 
+from rllib_cikd.cikd import CIKD
 from rllib_cikd.common.errors import CommandError
 from rllib_cikd.common.files import write_whole
 from rllib_cikd.common.result_keys import STEPS
@@ -28,14 +29,15 @@ from rllib_cikd.experiments import interrupt
 from rllib_cikd.experiments.kept_modules import ModulesKeeper
 from rllib_cikd.experiments.outcome import state
 from rllib_cikd.experiments.resume import mend_run, restore_tuner
+from rllib_cikd.experiments.tensorboard import TensorBoard
 from rllib_cikd.experiments.tune_record import ProgressFile, RecordKeeper
+from rllib_cikd.study.folder import CELLS_FILE, STUDY_FILE, recorded_cells
 from rllib_cikd.study.plan import Cell, Study
 from rllib_cikd.study.raw_figures import write_raw
 from rllib_cikd.study.study_progress import StudyProgress
 
 #: In a trial's config: the name of its cell. Algorithms do not look at keys with underscores.
 CELL_KEY = "__cell__"
-_STUDY_FILE, _CELLS_FILE = "study.json", "cells.json"
 # With a replay buffer each, checkpoints of dozens of runs are large: only the newest is kept.
 _CHECKPOINTS = {"checkpoint_frequency": 50, "checkpoint_at_end": True, "num_to_keep": 1}
 
@@ -86,7 +88,7 @@ def run_study(study: Study, folder: Path) -> list[tune.Result]:
     }
     settings = _settings(study)
     _check_unchanged(settings, begun, folder)
-    write_whole(folder / _STUDY_FILE, json.dumps({"baseline": study.baseline}) + "\n")
+    write_whole(folder / STUDY_FILE, json.dumps({"baseline": study.baseline}) + "\n")
     results: list[tune.Result] = []
     for session in sessions:
         names = {name for name, entry in begun.items() if entry["session"] == session.name}
@@ -97,7 +99,7 @@ def run_study(study: Study, folder: Path) -> list[tune.Result]:
     if new:
         session = folder / f"session-{1 + max(map(_session_number, sessions), default=0)}"
         entries = {cell.name: {**settings[cell.name], "session": session.name} for cell in new}
-        write_whole(folder / _CELLS_FILE, json.dumps(begun | entries, indent=1) + "\n")
+        write_whole(folder / CELLS_FILE, json.dumps(begun | entries, indent=1) + "\n")
         results += _start(study, new, session)
     return results
 
@@ -128,16 +130,6 @@ def collect_raw(folder: Path) -> None:
             write_raw(trial, entry["variant"], entry["steps"], raw, name)
 
 
-def recorded_cells(folder: Path) -> dict[str, dict[str, Any]]:
-    """What `cells.json` says of each run that was begun; nothing if it is not a study's folder."""
-    return _read_json(folder / _CELLS_FILE)
-
-
-def baseline_of(folder: Path) -> str | None:
-    """The baseline that the study in this folder names; None if there is no study."""
-    return _read_json(folder / _STUDY_FILE).get("baseline")
-
-
 def _start(study: Study, cells: Sequence[Cell], session: Path) -> list[tune.Result]:
     steps = {cell.name: cell.steps for cell in cells}
     tuner = tune.Tuner(
@@ -159,6 +151,7 @@ def _start(study: Study, cells: Sequence[Cell], session: Path) -> list[tune.Resu
                 RecordKeeper(),
                 ProgressFile(),
                 ModulesKeeper(study.modules),
+                *([TensorBoard()] if issubclass(study.experiment.algorithm, CIKD) else []),
                 interrupt.EndedByASignal(),
             ],
             verbose=0,
@@ -177,10 +170,6 @@ def _resume(study: Study, session: Path, names: set[str]) -> list[tune.Result]:
         return list(tuner.get_results())
     with interrupt.after_a_checkpoint():
         return list(tuner.fit())
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text()) if file.is_file() else {}
 
 
 def _settings(study: Study) -> dict[str, dict[str, Any]]:

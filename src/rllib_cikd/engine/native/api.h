@@ -1,8 +1,9 @@
 // The engine's interface, in C. Memory must be as said here: nothing is checked but what is.
 //
 // Perceptrons are given by their number, their linear layers, the `layers + 1` widths from inputs
-// to outputs, the activation (0 ReLU, 1 tanh, 2 ELU) and their parameters: for each layer the
-// weights [networks, in, out], then the biases [networks, out].
+// to outputs, the activation (0 ReLU, 1 tanh, 2 ELU; 16 more where hidden layers are normalised
+// before it) and their parameters: for each layer the weights [networks, in, out], then the biases
+// [networks, out].
 #pragma once
 
 #include <stdint.h>

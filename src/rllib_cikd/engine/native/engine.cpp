@@ -25,7 +25,8 @@ Pass describe(int64_t networks, int64_t layers, const int64_t* widths, int activ
   pass.layers = layers;
   pass.rows = rows;
   pass.panels = ratio_up(rows, PANEL);
-  pass.activation = activation;
+  pass.activation = activation & ~NORMALIZED;
+  pass.normalizes = (activation & NORMALIZED) != 0;
   pass.keep = keep;
   for (int64_t l = 0; l <= layers; l++) {
     pass.widths[l] = widths[l];
@@ -56,6 +57,10 @@ int64_t divide_kept(Pass& pass, float* memory) {
       pass.inputs[l] = take(pass.widths[l], PANEL);
     }
     if (l > 0 && relu) pass.signs[l] = reinterpret_cast<uint32_t*>(take(pass.widths[l], 1));
+    if (l > 0 && pass.normalizes) {
+      pass.normals[l] = take(pass.widths[l], PANEL);
+      pass.scales[l] = take(1, PANEL);
+    }
   }
   return size;
 }
@@ -198,7 +203,7 @@ int engine_forward(int64_t networks, int64_t layers, const int64_t* widths, int 
   pass.y = y;
   Team team(threads_for(pass, threads), scratch_size(pass), 0);
   if (!team.has_memory()) return 1;
-  if (rows <= SMALL && keep == NOTHING) {
+  if (rows <= SMALL && keep == NOTHING && !pass.normalizes) {
     team.run({forward_small_task, &pass, networks});
     return 0;
   }

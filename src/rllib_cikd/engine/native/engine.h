@@ -21,6 +21,7 @@ constexpr int64_t NARROW = 4;       // layers with at most so many outputs: narr
 constexpr int64_t SMALL = 12;       // batches of at most so many rows: forward_small
 
 enum Activation { RELU = 0, TANH = 1, ELU = 2 };
+constexpr int NORMALIZED = 16;  // added to an activation: hidden layers are normalised before it
 
 // What a forward pass keeps for the backward pass.
 enum Keep {
@@ -35,6 +36,7 @@ struct Pass {
   int64_t widths[MAX_LAYERS + 1];  // inputs, hidden units, outputs
   int64_t widest;
   int activation, keep;
+  bool normalizes;
   // Of layer l, of all networks: [n, in, out] and [n, out].
   const float* weights[MAX_LAYERS];
   const float* biases[MAX_LAYERS];
@@ -42,6 +44,10 @@ struct Pass {
   float* inputs[MAX_LAYERS];
   // For l > 0 and ReLU, whether these inputs are positive or NaN, a bit a row: [n, panels, in].
   uint32_t* signs[MAX_LAYERS];
+  // For l > 0 and with normalisation, these inputs before the activation, [n, panels, in, 32], and
+  // the reciprocals of the deviations that they were divided by, [n, panels, 32].
+  float* normals[MAX_LAYERS];
+  float* scales[MAX_LAYERS];
   // Forward: [x_inputs, rows, in] with distances, of which network k gets number k % x_inputs, and
   // [n, rows, out].
   const float* x;
@@ -89,9 +95,9 @@ struct Sample {
 };
 
 // Floats of scratch memory that forward_rows, forward_small and backward_rows need: two activations,
-// what is kept of the rows with a gradient, and their numbers.
+// what is kept of the rows with a gradient, twice with normalisation, and their numbers.
 inline int64_t scratch_size(const Pass& pass) {
-  return 3 * PANEL * pass.widest + PANEL * pass.panels;
+  return (3 + pass.normalizes) * PANEL * pass.widest + PANEL + PANEL * pass.panels;
 }
 
 // The same functions, compiled for one kind of processor.

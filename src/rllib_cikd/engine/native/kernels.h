@@ -264,7 +264,79 @@ void derive(int activation, float* delta, const float* y, int64_t size) {
   }
 }
 
+// ---------------------------------------------------------------- layer normalisation
+
+// Each of `lanes` rows of z [units][32] less its mean over the units, times the reciprocal of its
+// deviation, in place (Ba et al. 2016, without parameters). The reciprocals go to scales [32].
+void normalize(float* z, int64_t units, int64_t lanes, float* scales) {
+  const T one = V::all(1.0f), share = V::divide(one, V::all(static_cast<float>(units)));
+  for (int64_t j = 0; j < lanes; j += LANES) {
+    T total = V::all(0.0f), squares = V::all(0.0f);
+    for (int64_t i = 0; i < units; i++) total = V::add(total, V::load(z + i * PANEL + j));
+    const T mean = V::multiply(total, share);
+    for (int64_t i = 0; i < units; i++) {
+      const T apart = V::subtract(V::load(z + i * PANEL + j), mean);
+      squares = V::multiply_add(apart, apart, squares);
+      V::store(z + i * PANEL + j, apart);
+    }
+    const T scale = V::divide(one, V::root(V::multiply_add(squares, share, V::all(1e-5f))));
+    for (int64_t i = 0; i < units; i++) {
+      V::store(z + i * PANEL + j, V::multiply(V::load(z + i * PANEL + j), scale));
+    }
+    V::store(scales + j, scale);
+  }
+}
+
+// The gradient of what `normalize` was given, from that of what it returned, in place: less its
+// mean over the units and its part along the normalised values, times the scale.
+void normalize_gradient(float* delta, const float* normals, const float* scales, int64_t units,
+                        int64_t lanes) {
+  const T share = V::divide(V::all(1.0f), V::all(static_cast<float>(units)));
+  for (int64_t j = 0; j < lanes; j += LANES) {
+    T total = V::all(0.0f), along = V::all(0.0f);
+    for (int64_t i = 0; i < units; i++) {
+      const T d = V::load(delta + i * PANEL + j);
+      total = V::add(total, d);
+      along = V::multiply_add(d, V::load(normals + i * PANEL + j), along);
+    }
+    const T mean = V::multiply(total, share), scale = V::load(scales + j);
+    along = V::multiply(along, share);
+    for (int64_t i = 0; i < units; i++) {
+      const T part = V::multiply_add(along, V::load(normals + i * PANEL + j), mean);
+      const T apart = V::subtract(V::load(delta + i * PANEL + j), part);
+      V::store(delta + i * PANEL + j, V::multiply(apart, scale));
+    }
+  }
+}
+
+// y = ReLU of z [units][32], and its signs, if wanted.
+void rectify(const float* z, float* y, int64_t units, int64_t lanes, uint32_t* signs) {
+  for (int64_t i = 0; i < units; i++) {
+    uint32_t word = 0;
+    for (int64_t j = 0; j < lanes; j += LANES) {
+      const T x = V::load(z + i * PANEL + j);
+      word |= V::signs(x) << j;
+      V::store(y + i * PANEL + j, V::relu(x));
+    }
+    if (signs) signs[i] = word;
+  }
+}
+
 // ---------------------------------------------------------------- forward
+
+// From a layer's outputs before normalisation, which lie in z, to its activations y.
+void normalize_and_activate(const Pass& pass, int64_t l, int64_t place, int64_t lanes, float* z,
+                            float* y) {
+  const int64_t units = pass.widths[l];
+  alignas(64) float unused[PANEL];
+  normalize(z, units, lanes, pass.scales[l] ? pass.scales[l] + place * PANEL : unused);
+  if (pass.activation == RELU) {
+    rectify(z, y, units, lanes, pass.signs[l] ? pass.signs[l] + place * units : nullptr);
+    return;
+  }
+  for (int64_t i = 0; y != z && i < units * PANEL; i++) y[i] = z[i];
+  activate(pass.activation, y, units * PANEL);
+}
 
 void forward_rows(const Pass& pass, int64_t network, int64_t panel, int64_t end, float* scratch) {
   float* spare[2] = {scratch, scratch + PANEL * pass.widest};
@@ -282,6 +354,8 @@ void forward_rows(const Pass& pass, int64_t network, int64_t panel, int64_t end,
       const bool last = l == pass.layers - 1;
       float* y = spare[(l + 1) % 2];
       if (!last && pass.inputs[l + 1]) y = pass.inputs[l + 1] + place * out * PANEL;
+      const bool normalizes = !last && pass.normalizes;
+      float* z = normalizes && pass.normals[l + 1] ? pass.normals[l + 1] + place * out * PANEL : y;
       Product q{};
       q.a = pass.weights[l] + network * in * out;
       q.a_row = 1;
@@ -289,14 +363,18 @@ void forward_rows(const Pass& pass, int64_t network, int64_t panel, int64_t end,
       q.block = q.terms = in;
       q.b = x;
       q.b_term = q.c_row = PANEL;
-      q.c = y;
+      q.c = z;
       q.rows = out;
       q.columns = lanes;
       q.bias = pass.biases[l] + network * out;
-      q.relu = !last && relu;
+      q.relu = !last && relu && !normalizes;
       if (q.relu && pass.keep) q.signs = pass.signs[l + 1] + place * out;
       multiply<FORWARD>(q);
-      if (!last && !relu) activate(pass.activation, y, out * PANEL);
+      if (normalizes) {
+        normalize_and_activate(pass, l + 1, place, lanes, z, y);
+      } else if (!last && !relu) {
+        activate(pass.activation, y, out * PANEL);
+      }
       x = y;
     }
     const int64_t out = pass.widths[pass.layers];
@@ -367,9 +445,11 @@ void keep_delta(const Pass& pass, int64_t network, int64_t layer, int64_t panel,
   }
 }
 
-// From one layer's outputs to its inputs: next = W delta, for `lanes` rows of a panel.
+// From one layer's outputs to its inputs before their activation: next = W delta and so on, for
+// `lanes` rows of a panel, of which this is kept.
 void input_gradient(const Pass& pass, int64_t network, int64_t l, const float* delta, float* next,
-                    int64_t lanes, const uint32_t* signs, const float* outputs) {
+                    int64_t lanes, const uint32_t* signs, const float* outputs,
+                    const float* normals, const float* scales) {
   const int64_t in = pass.widths[l], out = pass.widths[l + 1];
   Product q{};
   q.a = pass.weights[l] + network * in * out;
@@ -384,6 +464,7 @@ void input_gradient(const Pass& pass, int64_t network, int64_t l, const float* d
   if (l > 0 && pass.activation == RELU) q.signs = const_cast<uint32_t*>(signs);
   multiply<BACKWARD>(q);
   if (l > 0 && pass.activation != RELU) derive(pass.activation, next, outputs, in * PANEL);
+  if (l > 0 && pass.normalizes) normalize_gradient(next, normals, scales, in, lanes);
 }
 
 // The gradients of layers' outputs, kept for weight_gradient, and of the inputs.
@@ -401,7 +482,9 @@ void backward_all(const Pass& pass, int64_t network, int64_t panel, int64_t end,
       const int64_t kept = place * pass.widths[l];
       input_gradient(pass, network, l, delta, next, lanes,
                      pass.signs[l] ? pass.signs[l] + kept : nullptr,
-                     pass.inputs[l] + kept * PANEL);
+                     pass.inputs[l] + kept * PANEL,
+                     pass.normals[l] ? pass.normals[l] + kept * PANEL : nullptr,
+                     pass.scales[l] ? pass.scales[l] + place * PANEL : nullptr);
       float* other = delta;
       delta = next;
       next = other;
@@ -410,19 +493,22 @@ void backward_all(const Pass& pass, int64_t network, int64_t panel, int64_t end,
   }
 }
 
+// Of `width` values of each row of a network's panels, those of `count` <= 32 rows: [width][32].
+void gather(const Pass& pass, int64_t network, const float* values, int64_t width,
+            const int32_t* rows, int64_t count, float* to) {
+  clear(to, width * PANEL);
+  for (int64_t j = 0; j < count; j++) {
+    const int64_t place = network * pass.panels + rows[j] / PANEL;
+    const float* from = values + place * width * PANEL + rows[j] % PANEL;
+    for (int64_t i = 0; i < width; i++) to[i * PANEL + j] = from[i * PANEL];
+  }
+}
+
 // What is kept of `count` <= 32 rows, at most 32 in a panel of their own: signs or outputs.
 void gather_kept(const Pass& pass, int64_t network, int64_t l, const int32_t* rows, int64_t count,
                  float* to) {
   const int64_t width = pass.widths[l];
-  if (pass.activation != RELU) {
-    clear(to, width * PANEL);
-    for (int64_t j = 0; j < count; j++) {
-      const int64_t place = network * pass.panels + rows[j] / PANEL;
-      const float* from = pass.inputs[l] + place * width * PANEL + rows[j] % PANEL;
-      for (int64_t i = 0; i < width; i++) to[i * PANEL + j] = from[i * PANEL];
-    }
-    return;
-  }
+  if (pass.activation != RELU) return gather(pass, network, pass.inputs[l], width, rows, count, to);
   uint32_t* words = reinterpret_cast<uint32_t*>(to);
   for (int64_t i = 0; i < width; i++) words[i] = 0;
   for (int64_t j = 0; j < count;) {
@@ -443,7 +529,10 @@ void backward_inputs(const Pass& pass, int64_t network, int64_t panel, int64_t e
   const int64_t first = panel * PANEL, last = smaller(end * PANEL, pass.rows);
   float* buffers[2] = {scratch, scratch + PANEL * pass.widest};
   float* kept = scratch + 2 * PANEL * pass.widest;
-  int32_t* rows = reinterpret_cast<int32_t*>(kept + PANEL * pass.widest);
+  float* scales = kept + PANEL * pass.widest;
+  float* normals = scales + PANEL;
+  int32_t* rows =
+      reinterpret_cast<int32_t*>(normals + (pass.normalizes ? PANEL * pass.widest : 0));
   const int64_t count = rows_with_gradient(grad_y, out, first, last, rows);
   if (count < last - first) clear(grad_x + first * in, (last - first) * in);
   for (int64_t done = 0; done < count; done += PANEL, rows += PANEL) {
@@ -455,8 +544,12 @@ void backward_inputs(const Pass& pass, int64_t network, int64_t panel, int64_t e
     }
     for (int64_t l = pass.layers - 1; l >= 0; l--) {
       if (l > 0) gather_kept(pass, network, l, rows, now, kept);
-      input_gradient(pass, network, l, delta, next, lanes, reinterpret_cast<uint32_t*>(kept),
-                     kept);
+      if (l > 0 && pass.normalizes) {
+        gather(pass, network, pass.normals[l], pass.widths[l], rows, now, normals);
+        gather(pass, network, pass.scales[l], 1, rows, now, scales);
+      }
+      input_gradient(pass, network, l, delta, next, lanes, reinterpret_cast<uint32_t*>(kept), kept,
+                     normals, scales);
       float* other = delta;
       delta = next;
       next = other;

@@ -20,7 +20,9 @@ def check_combinations(config: Any, ids: Sequence[str]) -> None:
         ValueError: At the first combination that cannot work.
     """
     _check_phases(config, ids)
+    _check_refinements(config, ids)
     _check_buffer(config)
+    _check_learners(config)
     _check_sampling(config)
     if config.local_gpu_idx != 0 and (config.num_gpus_per_learner == 0 or config.num_learners > 0):
         reject(
@@ -47,8 +49,41 @@ def _check_phases(config: Any, ids: Sequence[str]) -> None:
             "knowledge_sharing",
             config.knowledge_sharing,
             "hard_copy copies networks, but the members' networks differ in shape or activation. "
-            "Give all members the same `fcnet_hiddens` and `fcnet_activation`, or use "
-            "'distillation'",
+            "Give all members the same `model_config`, or use 'distillation'",
+        )
+
+
+def _check_refinements(config: Any, ids: Sequence[str]) -> None:
+    teaches = config.ensemble_size > 1 and config.knowledge_sharing in ("distillation", "hard_copy")
+    if config.distillation_filter != "none" and (
+        not teaches
+        or config.knowledge_sharing == "hard_copy"
+        or config.distillation_targets == "critic"
+    ):
+        reject(
+            "distillation_filter",
+            config.distillation_filter,
+            "needs ensemble_size above 1, knowledge_sharing='distillation' and policies among the "
+            "distillation_targets: it says at which states a policy is imitated",
+        )
+    if config.renew_target_critics and (not teaches or config.distillation_targets == "policy"):
+        reject(
+            "renew_target_critics",
+            config.renew_target_critics,
+            "needs ensemble_size above 1, knowledge_sharing='distillation' or 'hard_copy', and "
+            "critics among the distillation_targets",
+        )
+    networks = list(shapes(config, ids).values())
+    unequal = any(n != networks[0] for n in networks)
+    if config.critic_targets == "shared" and (
+        unequal or config.algorithm_config_overrides_per_module
+    ):
+        reject(
+            "critic_targets",
+            config.critic_targets,
+            "members that bootstrap from each other's critics need equal settings and networks. "
+            "Leave out `algorithm_config_overrides_per_module`, and give all members the same "
+            "`model_config`",
         )
 
 
@@ -69,7 +104,9 @@ def _check_buffer(config: Any) -> None:
     needs = {
         "what is stored before learning starts (`num_steps_sampled_before_learning_starts`, else "
         "`random_steps`)": config.learning_starts_at,
-        "a minibatch (`train_batch_size_per_learner`)": config.train_batch_size_per_learner,
+        "a minibatch (`train_batch_size_per_learner`) of each learner": (
+            config.total_train_batch_size
+        ),
         "a round of sampling (`rollout_fragment_length` of every environment)": (
             config.rollout_fragment_length * envs
         ),
@@ -81,6 +118,36 @@ def _check_buffer(config: Any) -> None:
             buffer,
             f"'capacity' must be at least {needed}, so that it holds {what}",
         )
+
+
+def _check_learners(config: Any) -> None:
+    learners = config.num_learners
+    if learners < 2:
+        return
+    capacity = config.replay_buffer_config["capacity"]
+    problem = ""
+    if capacity % learners:
+        problem = (
+            "each holds an equal part of the replay buffer: set replay_buffer_config="
+            f"{{'capacity': {capacity + -capacity % learners}}}, a multiple of it"
+        )
+    elif config.n_step > 1:
+        problem = (
+            f"n_step={config.n_step} needs num_learners of 0 or 1: what came after a transition is "
+            "with another learner"
+        )
+    elif 0 < config.num_gpus_per_learner < 1:
+        problem = (
+            f"num_gpus_per_learner={config.num_gpus_per_learner} must be 0 or 1: learners cannot "
+            "share a GPU"
+        )
+    elif config.learning_starts_at < learners - 1:
+        problem = (
+            "learning must start with a transition for each: raise `random_steps` or "
+            f"`num_steps_sampled_before_learning_starts` to at least {learners - 1}"
+        )
+    if problem:
+        reject("num_learners", learners, problem)
 
 
 def _check_sampling(config: Any) -> None:

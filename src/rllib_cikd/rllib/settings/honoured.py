@@ -13,8 +13,13 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.metrics.stats import StatsBase
 
-from rllib_cikd.algorithm.knowledge_sharing import DISTILLATION_TARGETS, KNOWLEDGE_SHARINGS
+from rllib_cikd.algorithm.knowledge_sharing import (
+    DISTILLATION_FILTERS,
+    DISTILLATION_TARGETS,
+    KNOWLEDGE_SHARINGS,
+)
 from rllib_cikd.algorithm.policy_selection import POLICY_SELECTIONS
+from rllib_cikd.algorithm.sac_update import CRITIC_TARGETS
 from rllib_cikd.algorithm.teacher_election import TEACHER_ELECTIONS
 from rllib_cikd.rllib.env_runner import CIKDEnvRunner
 from rllib_cikd.rllib.learner import CIKDTorchLearner
@@ -45,6 +50,8 @@ ENSEMBLE: dict[str, Kind] = {
     "distillation_interval": Integer(at_least=1),
     "knowledge_sharing": Choice(KNOWLEDGE_SHARINGS),
     "distillation_targets": Choice(DISTILLATION_TARGETS),
+    "distillation_filter": Choice(DISTILLATION_FILTERS),
+    "renew_target_critics": Flag(),
     "teacher_election": Choice(TEACHER_ELECTIONS),
     "reset_students": Flag(),
     "distillation_lr": _STEP_SIZE,
@@ -52,6 +59,7 @@ ENSEMBLE: dict[str, Kind] = {
     "distillation_epochs": Integer(at_least=1, at_most=1_000_000, or_none=True),
     "distillation_updates": Integer(at_least=1, at_most=10_000_000),
     "assess_distillation": Flag(),
+    "critic_targets": Choice(CRITIC_TARGETS),
     "random_steps": Integer(at_least=0),
     "max_evaluation_steps": Integer(at_least=1),
 }
@@ -80,7 +88,8 @@ SAC: dict[str, Kind] = PER_MEMBER | {
 #: `.rl_module(…)` and `.learners(…)`.
 NETWORKS_AND_LEARNER: dict[str, Kind] = {
     "_model_config": CheckedElsewhere(
-        "a dict such as {'fcnet_hiddens': [256, 256], 'fcnet_activation': 'relu'}",
+        "a dict such as {'fcnet_hiddens': [256, 256], 'fcnet_activation': 'relu', "
+        "'critic_layer_norm': False}",
         (dict, DefaultModelConfig, type(None)),
     ),
     "_rl_module_spec": CheckedElsewhere(
@@ -94,7 +103,7 @@ NETWORKS_AND_LEARNER: dict[str, Kind] = {
     ),
     "_learner_class": SubclassOf(CIKDTorchLearner, or_none=True),
     "learner_config_dict": Mapping(),
-    "num_learners": Choice((0, 1), "more than one learner is not supported; set 0 or 1"),
+    "num_learners": Integer(at_least=0, at_most=1_000),
     "num_gpus_per_learner": Number(at_least=0, at_most=1),
     "num_cpus_per_learner": Either((Choice(("auto",)), Number(at_least=0, at_most=10_000))),
     "custom_resources_per_learner": _RESOURCES,

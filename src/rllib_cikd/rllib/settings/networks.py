@@ -41,7 +41,7 @@ def check_networks(config: Any, ids: Sequence[str]) -> None:
 
 
 def shapes(config: Any, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What each member's networks will be: `fcnet_hiddens` and `fcnet_activation`, by member id.
+    """What each member's networks will be, by member id: the settings of `DEFAULT_MODEL_CONFIG`.
 
     The config has been checked.
     """
@@ -54,6 +54,7 @@ def shapes(config: Any, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         result[member] = {
             "fcnet_hiddens": [int(width) for width in own["fcnet_hiddens"]],
             "fcnet_activation": own["fcnet_activation"],
+            "critic_layer_norm": own["critic_layer_norm"],
         }
     return result
 
@@ -90,6 +91,9 @@ def check_model_config(field: str, model_config: Any) -> None:
     activation = settings.get("fcnet_activation", "relu")
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         reject(f"{field}: fcnet_activation", activation, f"must be one of {list(ACTIVATIONS)}")
+    layer_norm = settings.get("critic_layer_norm", False)
+    if not isinstance(layer_norm, bool):
+        reject(f"{field}: critic_layer_norm", layer_norm, "must be True or False")
 
 
 def _specs(config: Any, ids: Sequence[str]) -> dict[str, RLModuleSpec]:

@@ -33,11 +33,11 @@ never text, numpy's scalars are numbers.
 _AFTER_A_CHECKPOINT = """## Going on from a checkpoint with other settings
 
 `CIKD.from_checkpoint(path, config={"actor_lr": 1e-4})` changes some settings of the run, a whole
-`CIKDConfig` replaces them all. Step sizes, intervals, `env_config`, numbers of env runners and so
-on take effect at once; with another `seed` all draws begin anew. What cannot change is refused with
-its old and new value: `ensemble_size`, the networks, `initial_alpha`, the spaces, a capacity below
-what the buffer holds, `n_step` from 1 to more with a stored buffer, and which members have equal
-settings.
+`CIKDConfig` replaces them all. Step sizes, intervals, `env_config`, numbers of env runners and
+learners and so on take effect at once; with another `seed` all draws begin anew. What cannot change
+is refused with its old and new value: `ensemble_size`, the networks, `initial_alpha`, the spaces, a
+capacity below what the buffer holds, `n_step` from 1 to more with a stored buffer, and which
+members have equal settings.
 """
 
 

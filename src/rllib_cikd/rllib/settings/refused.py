@@ -52,7 +52,7 @@ UNSUPPORTED: dict[str, str] = {
     "torch_compile_worker": "env runners do not compile policies; leave it False",
     "torch_compile_worker_dynamo_backend": "env runners do not compile policies; leave it out",
     "torch_compile_worker_dynamo_mode": "env runners do not compile policies; leave it out",
-    "torch_ddp_kwargs": "more than one learner is not supported; leave it out",
+    "torch_ddp_kwargs": "learners average the gradients of all members themselves; leave it out",
     "torch_skip_nan_gradients": "a loss that is not finite ends training, so that nothing is "
     "lost; set `grad_clip`",
     "_torch_grad_scaler_class": "gradients are float32; leave it out",

@@ -1,0 +1,23 @@
+"""SAC's hyperparameters of one member, from its config and its module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rllib_cikd.algorithm.sac_update import SACSettings
+
+
+def sac_settings(config: Any, module: Any) -> SACSettings:
+    """From the config with the member's overrides, and its `SACModule`."""
+    target_entropy = config.target_entropy
+    if target_entropy in (None, "auto"):
+        target_entropy = module.head.target_entropy(module.action_space.shape[0])
+    return SACSettings(
+        actor_lr=config.actor_lr,
+        critic_lr=config.critic_lr,
+        alpha_lr=config.alpha_lr,
+        gamma=config.gamma,
+        tau=config.tau,
+        target_entropy=target_entropy,
+        grad_clip=config.grad_clip,
+    )
