@@ -33,7 +33,10 @@ def documented(page: str) -> set[str]:
 
 
 def test_the_page_has_the_keys_of_a_run_and_no_others(build):
-    config = small_config(envs.DriftEnv, random_steps=50, assess_distillation=True)
+    # With every setting that adds keys.
+    config = small_config(
+        envs.DriftEnv, random_steps=50, assess_distillation=True, distillation_filter="advantage"
+    )
     algo = build(config.evaluation(evaluation_interval=1, evaluation_duration=1))
     result = [flat(algo.train()) for _ in range(3)][-1]
     on_page = documented(PAGE.read_text())
