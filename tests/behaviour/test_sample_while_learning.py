@@ -155,7 +155,7 @@ def test_a_checkpoint_holds_the_fragment_under_way(build, tmp_path):
     assert steps_of(rows_of(algo))[:125] == [n % 30 + 1 for n in range(125)]
 
 
-@pytest.mark.parametrize("fault", ["is killed", "hangs"])
+@pytest.mark.parametrize("fault", ["is killed", pytest.param("hangs", marks=pytest.mark.slow)])
 def test_an_env_runner_that_fails_in_the_fragment_under_way(build, caplog, fault):
     config = remote_config(2, sample_while_learning=True)
     algo = build(config.env_runners(sample_timeout_s=5.0))

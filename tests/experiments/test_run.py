@@ -36,6 +36,7 @@ stop = {{"timesteps_total": 400}}
 """
 
 
+@pytest.mark.slow
 def test_a_lone_trial_has_the_idle_cpus(tmp_path):
     settings = yaml.safe_dump(SMALL_SETTINGS | {"ensemble_size": 1})
     (tmp_path / "threads.py").write_text(textwrap.dedent(THREADS).format(settings=settings))
@@ -146,7 +147,10 @@ def test_a_killed_run_goes_on_with_resume(tmp_path):
 
 @pytest.mark.parametrize(
     ("number", "options", "exit_code"),
-    [(signal.SIGINT, [], 130), (signal.SIGTERM, ["--checkpoint-freq", "0"], 143)],
+    [
+        (signal.SIGTERM, ["--checkpoint-freq", "0"], 143),
+        pytest.param(signal.SIGINT, [], 130, marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_ends_a_run_after_a_checkpoint(tmp_path, number, options, exit_code):
     """So that nothing is lost: it goes on where it was. SIGTERM comes as `timeout` and batch

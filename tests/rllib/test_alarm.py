@@ -1,6 +1,8 @@
 """An environment that does not answer, where no other process waits for it."""
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -90,6 +92,25 @@ def test_a_handler_of_the_users_is_left_alone():
         assert signal.getsignal(signal.SIGALRM) is not before
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+ENDS_BEFORE_THE_TIMER = """
+import time
+from rllib_cikd.rllib.alarm import Alarm
+
+class Slow:
+    def __del__(self):  # as Python clears away what is left
+        time.sleep(0.6)
+
+slow = Slow()
+with Alarm(0.3, "x"):
+    pass
+"""
+
+
+def test_a_timer_does_not_ring_in_a_process_that_ends():
+    done = subprocess.run([sys.executable, "-c", ENDS_BEFORE_THE_TIMER], check=False)
+    assert done.returncode == 0
 
 
 def test_other_threads_are_left_alone():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import signal
 import threading
 import time
@@ -76,4 +77,6 @@ def _install_handler() -> bool:
         return False
     if signal.getsignal(signal.SIGALRM) is signal.SIG_DFL:
         signal.signal(signal.SIGALRM, _ring)
+        # Python takes the handler away before the process is over: then it would die of the signal.
+        atexit.register(signal.setitimer, signal.ITIMER_REAL, 0.0)
     return signal.getsignal(signal.SIGALRM) is _ring
