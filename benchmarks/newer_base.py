@@ -236,7 +236,7 @@ def main() -> None:
             mean = evaluate(agent, evaluation, low, high, args.seed + step)
             seconds = round(time.monotonic() - began, 1)
             for member in ("policy_0", "best", "worst", "mean", "elected"):
-                about = (variant, task, args.seed, member, step + 1)
+                about = (variant, args.env, args.seed, member, step + 1)
                 writer.writerow((*about, f"{mean:.6g}", seconds, agent.updates))
             file.flush()
             print(

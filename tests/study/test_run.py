@@ -34,7 +34,7 @@ def runs_that_ended(session: Path) -> set[str]:
     return {t["config"]["__cell__"] for t in trials if t["status"] == "TERMINATED"}
 
 
-def test_a_killed_study_goes_on_and_grows(project, capsys, monkeypatch):
+def test_a_killed_study_goes_on_and_grows(project, capsys):
     """What has ended is not run again, what is added to the file is; changes are refused."""
     command = ["study", "run", "studies/small.yaml", "--storage-path", "results"]
     folder = project / "results" / "small"
@@ -90,9 +90,8 @@ def test_a_killed_study_goes_on_and_grows(project, capsys, monkeypatch):
     assert (folder / "report" / "figures" / "learning-curves.png").stat().st_size > 10_000
 
     study.write_text(STUDY.replace("assess_distillation: true", "tau: 0.01"))
-    monkeypatch.chdir(project)
-    assert main(command) == 2
-    stderr = capsys.readouterr().err
+    exit_code, _, stderr = finish(start(*command, cwd=project))
+    assert exit_code == 2
     assert "assess_distillation=True; now it is False" in stderr
     assert "--experiment-name" in stderr
 
