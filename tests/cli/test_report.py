@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-from helpers import finish, start
-
 
 def test_every_option_reaches_the_report(run_main, monkeypatch):
     seen = {}
@@ -23,37 +18,9 @@ def test_a_study_has_no_report_of_its_own(run_main):
     assert "No such command 'report'" in stderr
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    """The folder of a run of two phases."""
-    folder = tmp_path_factory.mktemp("run")
-    (folder / "small.yaml").write_text(SMALL)
-    command = ["train", "file", "small.yaml", "--storage-path", "results"]
-    exit_code, _, stderr = finish(start(*command, cwd=folder))
-    assert exit_code == 0, stderr
-    return folder / "results" / "small"
-
-
-SMALL = """\
-small:
-  run: CIKD
-  env: Pendulum-v1
-  stop: {num_env_steps_sampled_lifetime: 1000}
-  config:
-    ensemble_size: 2
-    random_steps: 200
-    train_batch_size_per_learner: 8
-    distillation_interval: 400
-    distillation_updates: 3
-    min_sample_timesteps_per_iteration: 200
-    model_config: {fcnet_hiddens: [8, 8]}
-    evaluation_interval: 2
-    evaluation_duration: 2
-    seed: 3
-"""
-
-
-def test_a_run_as_it_was_trained(run_main, run, tmp_path):
+def test_a_run_as_it_was_trained(run_main, runs, tmp_path):
+    """Of two phases."""
+    run = runs[0] / "results" / "small"
     (trial,) = (file.parent for file in run.glob("*/result.json"))
     for folder, title in ((run, "small"), (trial, f"small, {trial.name}")):
         out = tmp_path / folder.name
