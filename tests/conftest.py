@@ -35,22 +35,14 @@ _LONGEST = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files come first: at the end, one worker would wait for another.
-
-    A file is one worker's, and all of `cli`, which looks at the same two runs.
-    """
+    """The longest files come first: at the end, one worker would wait for another."""
 
     def rank(item: pytest.Item) -> int:
         path = item.path.as_posix()
         return next((i for i, part in enumerate(_LONGEST) if part in path), len(_LONGEST))
 
     items.sort(key=rank)
-    for item in items:
-        room = item.path.parent.name
-        group = room if room == "cli" else f"{room}.{item.path.stem}"
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
