@@ -118,7 +118,7 @@ def main() -> None:
             if resumed_from is not None:
                 begun = [r for r in rows_of(folder) if r["iterations_since_restore"] == 1]
                 done = resumed_from == ITERATIONS[-1]  # killed when all was there: nothing to go on
-                good = done or begun and begun[-1]["training_iteration"] == resumed_from + 1
+                good = done or (begun and begun[-1]["training_iteration"] == resumed_from + 1)
                 counts["resumed from the newest whole checkpoint"] += bool(good)
                 if not good:
                     counts["RESUMED ELSEWHERE"] += 1
