@@ -59,6 +59,11 @@ def rows_of(folder: Path) -> list[dict]:
     return rows
 
 
+def rows_since(folder: Path, began: float) -> list[dict]:
+    """Of a command that was started then; Tune's times are whole seconds."""
+    return [row for row in rows_of(folder) if row["timestamp"] > began]
+
+
 def is_whole_run(folder: Path) -> bool:
     """Whether both files have each iteration once."""
     rows = [row["training_iteration"] for row in rows_of(folder)]
@@ -105,9 +110,8 @@ def main() -> None:
             process = subprocess.Popen(
                 command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
             )
-            deadline = time.monotonic() + 600
-            before = resumed_from or 0
-            while process.poll() is None and len(rows_of(folder)) <= before:
+            began, deadline = time.time(), time.monotonic() + 600
+            while process.poll() is None and not rows_since(folder, began):
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
             time.sleep(draw.uniform(0.0, 3.0))
@@ -115,11 +119,12 @@ def main() -> None:
                 kill(process, number, args.signal == "KILL" and counts["killed"] % 2 == 1)
                 counts["killed"] += 1
             out, _ = process.communicate()
-            if resumed_from is not None:
-                begun = [r for r in rows_of(folder) if r["iterations_since_restore"] == 1]
-                done = resumed_from == ITERATIONS[-1]  # killed when all was there: nothing to go on
-                good = done or (begun and begun[-1]["training_iteration"] == resumed_from + 1)
-                counts["resumed from the newest whole checkpoint"] += bool(good)
+            rows = rows_since(folder, began)
+            if (
+                resumed_from is not None and rows
+            ):  # else it was over, or killed before its first one
+                good = rows[0]["training_iteration"] == resumed_from + 1
+                counts["resumed from the newest whole checkpoint"] += good
                 if not good:
                     counts["RESUMED ELSEWHERE"] += 1
                     print(f"resumed from {resumed_from}?\n{out}", flush=True)
