@@ -123,7 +123,8 @@ def main() -> None:
             if (
                 resumed_from is not None and rows
             ):  # else it was over, or killed before its first one
-                good = rows[0]["training_iteration"] == resumed_from + 1
+                # Or a newer one: Ray's workers outlive the command, and may finish a checkpoint.
+                good = rows[0]["training_iteration"] > resumed_from
                 counts["resumed from the newest whole checkpoint"] += good
                 if not good:
                     counts["RESUMED ELSEWHERE"] += 1
