@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from helpers import SMALL_SETTINGS, finish, start, write_experiment
@@ -69,6 +70,15 @@ def wait_for(process: subprocess.Popen, happened: Callable[[], object]) -> None:
         time.sleep(0.1)
 
 
+def kill(process: subprocess.Popen) -> None:
+    """And waits for Ray's workers to be gone: till then, one may finish a checkpoint."""
+    others = psutil.Process(process.pid).children(recursive=True)
+    workers = [other for other in others if "".join(other.cmdline()).startswith("ray::")]
+    process.kill()
+    process.communicate()
+    psutil.wait_procs(workers, timeout=20)
+
+
 def trial_of(folder: Path) -> Path:
     (trial,) = folder.glob("results/long/CIKD_*")
     return trial
@@ -116,8 +126,7 @@ def test_a_killed_run_goes_on_with_resume(tmp_path):
         enough = going_on[-1] + 1
         wait_for(process, lambda enough=enough: len(results_of(tmp_path)) >= enough)
         wait_for(process, lambda: len(whole_checkpoints(tmp_path)) == 2)
-        process.kill()
-        process.communicate()
+        kill(process)
         whole = whole_checkpoints(tmp_path)
         says = ""
         if damage == "record cut short":
