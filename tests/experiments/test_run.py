@@ -76,7 +76,7 @@ def kill(process: subprocess.Popen) -> None:
     workers = [other for other in others if "".join(other.cmdline()).startswith("ray::")]
     process.kill()
     process.communicate()
-    psutil.wait_procs(workers, timeout=20)
+    psutil.wait_procs(workers, timeout=5)
 
 
 def trial_of(folder: Path) -> Path:
