@@ -123,10 +123,9 @@ def q_values_of_pairs(
         pairs: A permutation of the 2n critics, `[2, n]`: columns are the members' critics. So each
             critic judges once, and it costs no more than with their own.
     """
-    order = pairs.flatten()
-    inputs = torch.empty_like(obs_and_actions.repeat(2, 1, 1))
-    inputs[order] = obs_and_actions.repeat(2, 1, 1)
-    return critics(inputs)[order].view(2, len(obs_and_actions), -1)
+    n, order = len(obs_and_actions), pairs.flatten()
+    whom_it_judges = order.argsort() % n  # of each critic
+    return critics(obs_and_actions[whom_it_judges])[order].view(2, n, -1)
 
 
 def group_members(modules: Sequence[Member], settings: Sequence[object]) -> list[MemberStack]:
