@@ -1,6 +1,9 @@
 """Trains CIKD and logs, at every phase, what a teacher could be elected by, and the truth.
 
-    python benchmarks/election_statistics.py --env HalfCheetah-v5 --seed 0 --out DIR
+    python benchmarks/election_statistics.py --env HalfCheetah-v5 --seed 0 --out DIR [--perfect]
+
+With `--perfect` the best member by the truth teaches, not the one with the highest R_k: more than
+that no election can bring, since the episodes of the truth are neither learned from nor counted.
 
 Writes to DIR, as the run goes on:
 
@@ -119,6 +122,8 @@ class LoggedCIKD(CIKD):
         means = self.history.returns.means()
         teacher = super()._elect_teacher()
         returns = [float(member["returns"].mean()) for member in truth.values()]
+        if self.config.env_config["perfect"]:
+            teacher = int(np.argmax(returns))
         for k, (member, played) in enumerate(truth.items()):
             self.logs["elections"].write(
                 step=self.history.env_steps,
@@ -140,7 +145,7 @@ class LoggedCIKD(CIKD):
         }
         for member, value in summaries.items():
             self.logs["evaluations"].write(
-                variant="cikd",
+                variant=self.config.env_config["variant"],
                 task=self.config.env_config["task"],
                 seed=self.config.seed,
                 member=member,
@@ -159,6 +164,7 @@ def main() -> None:
     parser.add_argument("--env", default="HalfCheetah-v5")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=100_000)
+    parser.add_argument("--perfect", action="store_true")
     parser.add_argument("--gpu", type=float, default=0.0)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
@@ -169,12 +175,12 @@ def main() -> None:
 
     ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="ERROR")
     ray.tune.register_env("task", make)
-    name = f"{args.env}_cikd_seed{args.seed}"
+    variant = "cikd-perfect-election" if args.perfect else "cikd"
+    name = f"{args.env}_{variant}_seed{args.seed}"
+    options = {"name": name, "task": args.env, "variant": variant, "perfect": args.perfect}
     config = (
         CIKDConfig(algo_class=LoggedCIKD)
-        .environment(
-            "task", env_config={"out": str(args.out.resolve()), "name": name, "task": args.env}
-        )
+        .environment("task", env_config={"out": str(args.out.resolve()), **options})
         .learners(num_gpus_per_learner=args.gpu)
         .debugging(seed=args.seed, log_level="ERROR")
     )

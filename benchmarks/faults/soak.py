@@ -6,8 +6,9 @@ Trains with two remote env runners and one for evaluation, an evaluation and a p
 every second and a checkpoint every fifth iteration. The environment waits `--pause` seconds in each
 step, so that the run leaves most of the machine to others.
 
-Writes a row every ten seconds: memory (the sum over all its processes of what each has for itself),
-open files and threads of the whole process tree. Prints the medians of the second and the last
+Writes a row every ten seconds: memory (the sum over all its processes of what each has for itself;
+also that of the command, of its workers and of Ray's own processes), open files and threads of the
+whole process tree. Prints the medians of the second and the last
 fifth of the time.
 """
 
@@ -62,12 +63,23 @@ soak:
 """
 
 
+def kind(process: psutil.Process) -> str:
+    """Whose memory a process holds: workers of Ray name themselves "ray::…"."""
+    name = " ".join(process.cmdline())
+    if name.startswith("ray::"):
+        return "workers_mib"
+    return "command_mib" if "rllib_command" in name else "ray_mib"
+
+
 def held(process: psutil.Process) -> dict[str, float]:
-    """Memory in MiB, open files and threads of a process and all below it."""
-    total = {"mib": 0.0, "files": 0, "threads": 0, "processes": 0}
+    """Memory in MiB (all, and by kind), open files and threads of a process and all below it."""
+    counts = ("mib", "command_mib", "workers_mib", "ray_mib", "files", "threads", "processes")
+    total = dict.fromkeys(counts, 0.0)
     for each in [process, *process.children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            total["mib"] += each.memory_full_info().uss / 2**20
+            memory = each.memory_full_info().uss / 2**20
+            total["mib"] += memory
+            total[kind(each)] += memory
             total["files"] += each.num_fds()
             total["threads"] += each.num_threads()
             total["processes"] += 1
@@ -97,7 +109,7 @@ def main() -> None:
             if writer is None:
                 writer = csv.DictWriter(file, row, lineterminator="\n")
                 writer.writeheader()
-            writer.writerow(row | {"mib": round(row["mib"])})
+            writer.writerow({name: round(value) for name, value in row.items()})
             file.flush()
     process.send_signal(signal.SIGINT)
     process.wait()

@@ -8,8 +8,8 @@ def test_every_option_reaches_the_report(run_main, monkeypatch):
     monkeypatch.setattr(
         "rllib_cikd.study.report.report", lambda folder, **given: seen.update(given, folder=folder)
     )
-    run_main("report", "d", "--out", "o", "--baseline", "cikd")
-    assert seen == {"folder": "d", "out": "o", "baseline": "cikd"}
+    run_main("report", "d", "--out", "o", "--baseline", "cikd", "--video", "a", "--video", "b")
+    assert seen == {"folder": "d", "out": "o", "baseline": "cikd", "videos": ["a", "b"]}
 
 
 def test_a_study_has_no_report_of_its_own(run_main):

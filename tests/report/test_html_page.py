@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -158,3 +159,18 @@ def test_ids_of_figures_are_told_apart():
     assert "http" not in found
     assert 'aria-label="a &quot;title&quot;"' in found
     assert "max-width: 12.0rem; min-width: 7.8rem" in found
+
+
+def test_films_are_in_the_page_itself(folder: Path, tmp_path: Path, no_figures):
+    films = [tmp_path / "my <b> [1].mp4", tmp_path / "e.webm"]
+    for film in films:
+        film.write_bytes(film.suffix.encode())
+    path = write_report(folder, tmp_path / "out", films=films)
+    page = Page(path.read_text())
+    assert page.faults == []
+    assert page.tags.count("video") == 2
+    one, two = (base64.b64encode(content).decode() for content in (b".mp4", b".webm"))
+    assert page.loaded == [f"data:video/mp4;base64,{one}", f"data:video/webm;base64,{two}"]
+    assert "my <b> (1)" in "".join(page.text)
+    assert "![e](films/film-2.webm)" in (path.parent / "report.md").read_text()
+    assert (path.parent / "films" / "film-2.webm").read_bytes() == b".webm"

@@ -13,6 +13,7 @@ Examples:
   rllib report ~/ray_results/cikd-pendulum
   rllib report ~/ray_results/quick --baseline vanilla-sac
   rllib report docs/results/comparison-100k --out report
+  rllib report ~/ray_results/cikd-pendulum --video films
 """
 
 
@@ -37,6 +38,14 @@ def report(
             "the first).",
         ),
     ] = None,
+    video: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATH",
+            help="A film to show on the page, or a folder of films, as `rllib evaluate --video` "
+            "writes them; give it again for more.",
+        ),
+    ] = None,
     verbose: Verbose = False,
 ) -> int:
     """Show a run or a study, ended or not: one HTML page, tables and figures.
@@ -46,4 +55,4 @@ def report(
     """
     from rllib_cikd.study.report import report
 
-    return report(folder, out=out, baseline=baseline)
+    return report(folder, out=out, baseline=baseline, videos=video or ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import itertools
 import re
@@ -13,6 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from rllib_cikd.report.films import MEDIA_TYPES
 from rllib_cikd.report.markdown_html import to_html
 
 _TEMPLATE = "page.html"
@@ -35,7 +37,7 @@ def html_page(
         title: Of the page.
         headline, introduction: What comes first; Markdown blocks.
         sections: Markdown blocks by heading.
-        folder: Where the paths of images are seen from. Of each PNG there is an SVG beside it.
+        folder: Where the paths of images and films are seen from. Of each PNG there is an SVG.
         boxed: The heading that stands in a box.
     """
     figure = _figures(folder)
@@ -59,14 +61,27 @@ def html_page(
 
 
 def _figures(folder: Path) -> Callable[[str, str], str]:
-    """A function that gives the HTML of a figure, from its path and title."""
+    """A function that gives the HTML of a figure or a film, from its path and title."""
     numbers = itertools.count(1)
 
     def figure(path: str, title: str) -> str:
+        if (folder / path).suffix.lower() in MEDIA_TYPES:
+            return f"<figure>\n{inline_film(folder / path, title)}\n</figure>"
         svg = (folder / path).with_suffix(".svg").read_text(encoding="utf-8")
         return f"<figure>\n{inline_svg(svg, title, f'figure-{next(numbers)}')}\n</figure>"
 
     return figure
+
+
+def inline_film(path: Path, title: str) -> str:
+    """A film as a part of a page, with its name below it."""
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    source = f"data:{MEDIA_TYPES[path.suffix.lower()]};base64,{data}"
+    label = html.escape(title)
+    return (
+        f'<video controls preload="metadata" aria-label="{label}" src="{source}"></video>\n'
+        f"<figcaption>{label}</figcaption>"
+    )
 
 
 def inline_svg(svg: str, title: str, name: str) -> str:

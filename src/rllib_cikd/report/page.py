@@ -9,6 +9,7 @@ from rllib_cikd.common.errors import CommandError, did_you_mean
 from rllib_cikd.report.caveats import caveats
 from rllib_cikd.report.differences import differences_section, headline
 from rllib_cikd.report.distillation_tables import distillation_section
+from rllib_cikd.report.films import film_blocks
 from rllib_cikd.report.raw_csv import EVALUATIONS, PHASES, write_rows
 from rllib_cikd.report.return_tables import all_tasks_section, seeds_table, task_section
 from rllib_cikd.report.speed_tables import speed_section
@@ -28,6 +29,7 @@ def write_report(
     *,
     title: str | None = None,
     provenance: Sequence[str] = (),
+    films: Sequence[Path] = (),
 ) -> Path:
     """Writes report.html, report.md, figures, and all CSVs as one evaluations.csv and phases.csv.
 
@@ -37,6 +39,7 @@ def write_report(
         baseline: The variant to compare with; None: vanilla-sac, or else the first one found.
         title: Of the page; None: a study's, named after the folder.
         provenance: Markdown blocks: how the runs were made.
+        films: To be shown (see `find_films`); they are copied to `out`.
 
     Returns:
         The path of report.html.
@@ -65,6 +68,8 @@ def write_report(
     introduction = [_introduction(data, variants), *caveats(data, variants)]
     lead = headline(data, variants, baseline, _METHOD if _METHOD in variants else baseline)
     sections = _sections(data, variants, save_figures(data, variants, references, out / "figures"))
+    if films:
+        sections["Films"] = film_blocks(films, out)
     if provenance:
         sections[_PROVENANCE] = [*provenance]
     blocks = [f"# {title}", *lead, *introduction]

@@ -11,6 +11,7 @@ from typing import Any
 
 from rllib_cikd.common.errors import OK, CommandError
 from rllib_cikd.experiments.starts import read_starts
+from rllib_cikd.report.films import find_films
 from rllib_cikd.report.page import write_report
 from rllib_cikd.report.raw_csv import EVALUATIONS, PHASES, write_rows
 from rllib_cikd.study.folder import baseline_of, recorded_cells
@@ -21,7 +22,13 @@ from rllib_cikd.study.run import CELL_KEY, collect_raw
 _RESULTS, _PARAMS = "result.json", "params.json"
 
 
-def report(folder: str, *, out: str | None = None, baseline: str | None = None) -> int:
+def report(
+    folder: str,
+    *,
+    out: str | None = None,
+    baseline: str | None = None,
+    videos: Sequence[str] = (),
+) -> int:
     """Writes a page, tables and figures of a run or of a study.
 
     Args:
@@ -29,22 +36,24 @@ def report(folder: str, *, out: str | None = None, baseline: str | None = None) 
             figures below it.
         out: Where to write; None for `report` in that folder.
         baseline: The variant that others are measured against; None for the study's own.
+        videos: Films to be shown, or folders of them.
 
     Returns:
         The exit code.
 
     Raises:
-        CommandError: If there are no results, or they cannot be used.
+        CommandError: If there are no results, or they cannot be used, or no film.
     """
     path = Path(folder).expanduser().resolve()
     if not path.is_dir():
         raise CommandError(f"{folder}: no such folder.")
     target = Path(out).expanduser() if out else path / "report"
-    trials = _trials(path)
+    trials, films = _trials(path), find_films(videos)
     try:
-        page = (
-            _of_run(path, trials, target, baseline) if trials else _of_study(path, target, baseline)
-        )
+        if trials:
+            page = _of_run(path, trials, target, baseline, films)
+        else:
+            page = _of_study(path, target, baseline, films)
     except OSError as error:
         raise CommandError(f"{error.filename or target}: {error.strerror or error}.") from error
     print(f"report: {page}")
@@ -58,7 +67,7 @@ def _trials(folder: Path) -> list[Path]:
     return sorted(file.parent for file in folder.glob(f"*/{_RESULTS}"))
 
 
-def _of_study(folder: Path, out: Path, baseline: str | None) -> Path:
+def _of_study(folder: Path, out: Path, baseline: str | None, films: Sequence[Path]) -> Path:
     collect_raw(folder)
     runs = [
         Run(
@@ -70,10 +79,13 @@ def _of_study(folder: Path, out: Path, baseline: str | None) -> Path:
         for cell in recorded_cells(folder).values()
     ]
     about = provenance(runs, read_starts(folder))
-    return write_report(folder, out, baseline or baseline_of(folder), provenance=about)
+    baseline = baseline or baseline_of(folder)
+    return write_report(folder, out, baseline, provenance=about, films=films)
 
 
-def _of_run(folder: Path, trials: Sequence[Path], out: Path, baseline: str | None) -> Path:
+def _of_run(
+    folder: Path, trials: Sequence[Path], out: Path, baseline: str | None, films: Sequence[Path]
+) -> Path:
     run = folder.parent if trials == [folder] else folder
     name = f"{run.name}, {folder.name}" if run != folder else folder.name
     evaluations, phases, runs = _read_trials(folder, trials, run.name)
@@ -81,7 +93,8 @@ def _of_run(folder: Path, trials: Sequence[Path], out: Path, baseline: str | Non
         write_rows(Path(raw, "evaluations.csv"), evaluations, EVALUATIONS)
         write_rows(Path(raw, "phases.csv"), phases, PHASES)
         about = provenance(runs, read_starts(run) or read_starts(run.parent))
-        return write_report(Path(raw), out, baseline, title=f"Run report: {name}", provenance=about)
+        title = f"Run report: {name}"
+        return write_report(Path(raw), out, baseline, title=title, provenance=about, films=films)
 
 
 def _read_trials(
