@@ -4,9 +4,9 @@
 
 For each K and number of threads: milliseconds by the native engine and by the plain one, and of K
 plain PyTorch agents (`tests/reference_sac.py`: nn.Sequential, autograd, one Adam per loss); the
-native engine's GFLOP/s in matrix products and their share of the rate that one large float32
-product reaches on this machine; and the update's time over what its matrix products would take at
-that rate. All of them take turns within each round.
+native engine's GFLOP/s in matrix products, their share of the processor's peak in float32
+(`fma_peak.cpp`; needs g++), and the update's time over what its matrix products would take at that
+peak. All of them take turns within each round.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def on_cpu(args: Any, what: str) -> dict[int, Any]:
         figures = measure.take_turns(
             {
                 **{n: measure.milliseconds(f, args.repeats) for n, f in steps.items()},
-                "peak": measure.matrix_product_gflops("cpu"),
+                "peak": measure.peak_gflops(torch.get_num_threads()),
             },
             args.rounds,
         )
