@@ -7,8 +7,10 @@ rounds, whatever is compared takes turns within each round, and ratios are taken
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import platform
+import shutil
 import statistics
 import subprocess
 import tempfile
@@ -108,14 +110,15 @@ def peak_gflops(threads: int) -> Callable[[], float]:
 
     By `fma_peak.cpp`: PyTorch's own product of large matrices reaches half of it on some AMD ones.
     """
-    folder = tempfile.TemporaryDirectory()
-    program = Path(folder.name, "fma_peak")
-    source = Path(__file__).with_name("fma_peak.cpp")
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder)
+    program, source = Path(folder, "fma_peak"), Path(__file__).with_name("fma_peak.cpp")
     flags = ["-O3", "-march=native", "-ffp-contract=fast", "-pthread"]
     subprocess.run(["g++", *flags, "-o", program, source], check=True)
 
-    def run(folder: object = folder) -> float:  # which goes with the last contender
-        return float(subprocess.run([program, str(threads)], check=True, capture_output=True).stdout)
+    def run() -> float:
+        done = subprocess.run([program, str(threads)], check=True, capture_output=True)
+        return float(done.stdout)
 
     return run
 
