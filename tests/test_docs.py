@@ -29,7 +29,7 @@ from rllib_cikd.study.plan import load_study
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 #: Pages that tell what was typed in earlier days, with files that may be gone.
-HISTORY = ("RESULTS.md", "election.md", "performance.md")
+HISTORY = ("experiments.md", "election.md", "performance.md")
 #: Files whose comments and help texts show commands.
 OTHERS = [
     *(ROOT / "tuned_examples").glob("*.yaml"),

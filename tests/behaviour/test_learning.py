@@ -38,7 +38,7 @@ def test_pendulum_is_solved(build, seed):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_cartpole_is_solved(build, seed):
     """Discrete actions: the mean member's return over 20 episodes is 475 within 30,000 steps. Not
-    every seed gets there (docs/RESULTS.md)."""
+    every seed gets there (docs/lab/experiments.md)."""
     path = Path(__file__).parents[2] / "tuned_examples" / "cikd-cartpole.yaml"
     (experiment,) = read_yaml(path).values()
     config = CIKDConfig().update_from_dict(experiment["config"]).environment(experiment["env"])

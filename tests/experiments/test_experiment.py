@@ -111,7 +111,7 @@ def test_tuned_examples(path):
     header = path.read_text().split("\n\n")[0]
     assert f"rllib train file tuned_examples/{path.name}" in path.read_text()
     assert header.startswith("# CIKD on ")
-    assert "Measured (docs/RESULTS.md):" in header or "not yet measured" in header
+    assert "Measured (docs/lab/experiments.md):" in header or "not yet measured" in header
 
 
 def test_tuned_example_of_the_paper():

@@ -77,7 +77,7 @@ def test_gradient_steps_are_read_where_they_are_told(tmp_path: Path):
 def test_committed_results_without_the_newer_columns_are_read():
     path = Path(__file__).parents[2] / "docs" / "results" / "halfcheetah-50k.csv"
     curves = learning_curves(read_rows([path], LAYOUT))["cikd", "HalfCheetah-v5"]
-    # docs/RESULTS.md, step 50,000
+    # docs/lab/experiments.md, step 50,000
     assert curves.returns["best"][:, -1] == pytest.approx([3445, 3513], abs=0.5)
     assert curves.returns["elected"][:, -1] == pytest.approx([3445, 3375], abs=0.5)
 
