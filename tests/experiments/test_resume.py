@@ -18,6 +18,7 @@ from rllib_cikd import CIKD, restore
 from rllib_cikd.common.errors import CommandError
 from rllib_cikd.experiments.resume import _result_of, drop_results_after, whole_checkpoints
 from rllib_cikd.experiments.run_lock import LOCK
+from rllib_cikd.experiments.tune_record import newest_record
 from rllib_cikd.rllib.manifest import LEARNER_STATE, MANIFEST, Manifest, write_manifest
 
 ABOUT = {
@@ -150,6 +151,31 @@ def test_a_run_from_python_is_restored(ray_cluster, tmp_path, capsys):
     (file,) = folder.glob("CIKD_*/result.json")
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert [row["training_iteration"] for row in rows] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_run_that_was_killed_at_its_goal_is_over(ray_cluster, tmp_path):
+    """After its last checkpoint, and before Tune recorded that it had ended."""
+    run_config = tune.RunConfig(
+        name="at_goal",
+        storage_path=str(tmp_path),
+        stop={"training_iteration": 2},
+        checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
+        verbose=0,
+    )
+    settings = {"env": envs.DriftEnv, "ensemble_size": 2}
+    tune.Tuner("CIKD", param_space=SMALL_RUN | settings, run_config=run_config).fit()
+    folder = tmp_path / "at_goal"
+    record = newest_record(folder)
+    text = record.read_text()
+    assert text.count("TERMINATED") == 1
+    record.write_text(text.replace("TERMINATED", "RUNNING"))
+    (result,) = restore(folder).fit()
+    assert result.error is None
+    assert result.metrics["training_iteration"] == 2
+    assert Path(result.checkpoint.path).name == "checkpoint_000001"
+    (file,) = folder.glob("CIKD_*/result.json")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [row["training_iteration"] for row in rows] == [1, 2]
 
 
 def test_no_run_to_restore(tmp_path):

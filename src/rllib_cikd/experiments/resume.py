@@ -40,7 +40,8 @@ def mend_run(folder: str, algorithm: type[Algorithm]) -> bool:
     """Corrects Tune's record of a run after what is on the disk, for `restore_tuner`.
 
     Trials that have not ended go on from their newest whole checkpoint, and a line says so if a
-    newer one is damaged. Results beyond it are dropped: they come again.
+    newer one is damaged. Results beyond it are dropped: they come again. A trial that had reached
+    its goal by then has ended.
 
     Args:
         folder: Of the run, or its URI, where nothing can be corrected.
@@ -154,12 +155,15 @@ def _correct(trial: Trial, folder: Path, algorithm: type[Algorithm]) -> None:
             )
         )
     trial.run_metadata.checkpoint_manager = corrected
+    newest = corrected.latest_checkpoint_result
+    reached = newest is not None and _result_at(folder, newest.metrics.get(ITERATION))
+    if reached and trial.should_stop(flatten_dict(reached)):  # Tune would train on before it looks
+        trial.status, trial.run_metadata.last_result = Trial.TERMINATED, reached
     # New checkpoints must not be written into the folders of others, not even of damaged ones.
     numbers = [int(m.group(1)) for m in map(_CHECKPOINT.fullmatch, _names(folder)) if m]
     trial.storage.current_checkpoint_index = max([trial.storage.current_checkpoint_index, *numbers])
     trial.stub = False  # it was one only here
     trial.invalidate_json_state()
-    newest = corrected.latest_checkpoint_result
     if newest is not None and ITERATION in newest.metrics:
         drop_results_after(folder, newest.metrics[ITERATION])
         if ray.is_initialized() and trial.local_path:
@@ -176,8 +180,12 @@ def _result_of(trial: Path, checkpoint: Path, algorithm: type[Algorithm]) -> dic
     if not issubclass(algorithm, CIKD):
         return {}
     iteration = check_checkpoint(str(checkpoint), checksums=False).training_iteration
-    rows = _json_rows(trial / "result.json")
-    return checkpoint_metrics(rows.get(iteration, {ITERATION: iteration}))
+    return checkpoint_metrics(_result_at(trial, iteration) or {ITERATION: iteration})
+
+
+def _result_at(trial: Path, iteration: int | None) -> dict[str, Any] | None:
+    """The result of an iteration in a trial's folder; None if it is not there."""
+    return _json_rows(trial / "result.json").get(iteration or 0)
 
 
 def drop_results_after(trial: Path, iteration: int) -> None:
