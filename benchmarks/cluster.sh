@@ -14,7 +14,7 @@ name=$(basename "$study" .yaml)
 head=10.77.0.1 other=10.77.0.2 port=6399 space=cikd-node-2
 
 stop() {
-    ray stop --force >/dev/null 2>&1 || true
+    kill %1 2>/dev/null && wait %1 || true  # its Ray alone: there may be others on this machine
     ip netns pids "$space" 2>/dev/null | xargs --no-run-if-empty kill -9 || true
     ip netns delete "$space" 2>/dev/null || true
 }
@@ -28,17 +28,24 @@ ip -n "$space" addr add "$other/24" dev cikd-b
 ip -n "$space" link set cikd-b up
 ip -n "$space" link set lo up
 
-ray start --head --node-ip-address "$head" --port "$port" --num-cpus 1 --include-dashboard false
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN  # as Ray protects a cluster by default
+RAY_AUTH_TOKEN=$(head -c 32 /dev/urandom | base64)
+logs=${TMPDIR:-/tmp}
+ray start --head --node-ip-address "$head" --port "$port" --num-cpus 1 --include-dashboard false \
+    --block >"$logs/cikd-node-1.log" 2>&1 &
 ip netns exec "$space" unshare --mount --uts --ipc --pid --fork --mount-proc bash -c "
     hostname node-2
     mount -t tmpfs tmpfs /tmp
     exec ray start --address $head:$port --node-ip-address $other --num-cpus 1 --block
-" >"${TMPDIR:-/tmp}/cikd-node-2.log" 2>&1 &
-until [ "$(ray status --address "$head:$port" 2>/dev/null | grep -c '^ 1 node_')" = 2 ]; do sleep 1; done
+" >"$logs/cikd-node-2.log" 2>&1 &
+for _ in {1..60}; do
+    [ "$(ray status --address "$head:$port" 2>/dev/null | grep -c '^ 1 node_')" = 2 ] && break
+    sleep 1
+done
 
 rllib study run "$study" --ray-address "$head:$port" --storage-path "$folder"
 
-cat "$folder/$name"/*/result.json | grep -o '"node_ip": "[^"]*"' | sort | uniq -c
+cat "$folder/$name"/*/*/result.json | grep -o '"node_ip": "[^"]*"' | sort | uniq -c
 for node in "$head" "$other"; do
-    grep -q "\"node_ip\": \"$node\"" "$folder/$name"/*/result.json
+    grep -q "\"node_ip\": \"$node\"" "$folder/$name"/*/*/result.json
 done
