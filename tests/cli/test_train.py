@@ -67,6 +67,20 @@ def test_every_option_reaches_the_run(run_main, monkeypatch):
     assert seen == {"file": "x.yaml", **{name: value for name, (value, _) in given.items()}}
 
 
+def test_set_goes_over_config_and_beside_what_it_does_not_name(run_main, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(
+        "rllib_cikd.experiments.run.train", lambda file, **given: seen.update(given)
+    )
+    config = '{"model_config": {"fcnet_hiddens": [8], "fcnet_activation": "relu"}}'
+    words = ["--set", "model_config.fcnet_activation=tanh", "--set", "env_config.size=2"]
+    assert run_main("train", "file", "x.yaml", "--config", config, *words)[0] == 0
+    assert seen["config"] == {
+        "model_config": {"fcnet_hiddens": [8], "fcnet_activation": "tanh"},
+        "env_config": {"size": 2},
+    }
+
+
 def test_a_run_that_ends_well(runs):
     folder, (exit_code, stdout, stderr), _ = runs
     assert exit_code == 0, stderr

@@ -31,6 +31,13 @@ def test_it_names_the_run_and_lies_between_file_and_config():
     assert experiment.trial_configs[0]["ensemble_size"] == 4
 
 
+def test_nested_settings_are_laid_over_one_by_one():
+    networks = {"model_config": {"fcnet_hiddens": [64, 64]}}
+    (experiment,) = load_experiments(PENDULUM, variant="cikd-layer-norm", config=networks)
+    (found,) = experiment.trial_configs
+    assert found["model_config"] == {"fcnet_hiddens": [64, 64], "critic_layer_norm": True}
+
+
 @pytest.mark.parametrize(
     ("variant", "words"),
     [("ensembel-sac", "Did you mean 'ensemble-sac'"), ("nonsense", "has vanilla-sac, ")],

@@ -40,6 +40,18 @@ def test_a_variant_goes_before_the_studys_settings(project):
     assert vanilla.config["distillation_lr"] == cikd.config["distillation_lr"] == 1e-4
 
 
+def test_a_variants_networks_are_the_studys_in_all_else(project):
+    text = STUDY.replace("assess_distillation: true", "model_config: {fcnet_hiddens: [64, 64]}")
+    text = text.replace("[vanilla-sac, cikd]", "[cikd, cikd-layer-norm]")
+    (project / "studies" / "small.yaml").write_text(text)
+    cikd, layer_norm = load_study(project / "studies" / "small.yaml").cells[:2]
+    assert cikd.config["model_config"] == {"fcnet_hiddens": [64, 64]}
+    assert layer_norm.config["model_config"] == {
+        "fcnet_hiddens": [64, 64],
+        "critic_layer_norm": True,
+    }
+
+
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_every_shipped_study_can_be_trained(path):
     study = load_study(path)

@@ -171,12 +171,13 @@ def train_file(
     verbose: Verbose = False,
 ) -> int:
     """Train what an experiment file describes, with Ray Tune."""
+    from rllib_cikd.experiments.experiment import merge
     from rllib_cikd.experiments.run import train
 
     return train(
         file,
         stop=stop,
-        config={**(config or {}), **_settings(settings)} or None,
+        config=merge(config or {}, _settings(settings)) or None,
         variant=variant,
         num_samples=num_samples,
         checkpoint_freq=checkpoint_freq,

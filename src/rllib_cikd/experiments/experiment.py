@@ -124,12 +124,12 @@ def read_specs(
     specs = read_experiments(path)
     settings = dict(config or {})
     if variant is not None:
-        settings = {**load_variant(variant, path), **settings}
+        settings = merge(load_variant(variant, path), settings)
         specs = {f"{name}_{variant}": spec for name, spec in specs.items()}
     if "env" in settings:
         given["env"] = settings["env"]
     return {
-        name: {**spec, **given, "config": _merge(spec.get("config") or {}, settings)}
+        name: {**spec, **given, "config": merge(spec.get("config") or {}, settings)}
         for name, spec in specs.items()
     }
 
@@ -212,8 +212,8 @@ def _check_grids(where: str, value: Any) -> None:
             _check_grids(where, part)
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Lays `over` over `base`, key by key in nested dicts; a `grid_search` or a draw replaces."""
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lays settings over others, key by key in nested dicts; a `grid_search` or a draw replaces."""
     merged = copy.deepcopy(dict(base))
     for key, value in over.items():
         old = merged.get(key)
@@ -224,7 +224,7 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
             and not is_drawn(old)
             and not is_drawn(value)
         ):
-            merged[key] = _merge(old, value)
+            merged[key] = merge(old, value)
         else:
             merged[key] = copy.deepcopy(value)
     return merged

@@ -9,7 +9,7 @@ from typing import Any
 
 from rllib_cikd.common.errors import CommandError, did_you_mean
 from rllib_cikd.common.user_modules import UserModules, given_modules
-from rllib_cikd.experiments.experiment import Experiment, load_experiments
+from rllib_cikd.experiments.experiment import Experiment, load_experiments, merge
 from rllib_cikd.experiments.packaged import (
     TUNED_EXAMPLES,
     packaged,
@@ -108,7 +108,7 @@ def load_study(path: str | Path) -> Study:
     for example in examples:
         file = _example_file(path, example)
         for variant in variants:
-            settings = {**config, **load_variant(variant, path)}
+            settings = merge(config, load_variant(variant, path))
             for experiment in load_experiments(
                 file, config={**settings, "seed": {"grid_search": seeds}}, stop={}
             ):
