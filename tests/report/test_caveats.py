@@ -37,7 +37,7 @@ def test_short_runs_and_unequal_lengths(tmp_path: Path):
         "**Short runs**, a on T: seed 1 at 20; the longest ends at 30. Its statistics stop at 20."
     )
     assert unequal.startswith("**Unequal lengths** on T: do not compare")
-    assert unequal.endswith("(20: a; 30: b).")
+    assert "(20: a; 30: b)" in unequal
     assert one == "**One seed**, so no interval: a on U; b."
     assert few.startswith("**Fewer than 5 seeds**: a on T.")
 
@@ -46,3 +46,18 @@ def test_five_whole_runs_need_no_word(tmp_path: Path):
     rows = [evaluation_rows(("a", "T", seed), [10], [[1.0]], [1.0]) for seed in range(5)]
     write_csv(tmp_path / "evaluations.csv", EVALUATIONS, [row for run in rows for row in run])
     assert caveats(read_study_data(tmp_path), ["a"]) == []
+
+
+def test_a_run_that_has_just_begun_cuts_nothing_short(tmp_path: Path):
+    rows = []
+    for seed, steps in ((0, [10, 20, 30]), (1, [10, 20]), (2, [10])):
+        rows += evaluation_rows(("a", "T", seed), steps, [[1.0] * len(steps)], [1.0] * len(steps))
+    write_csv(tmp_path / "evaluations.csv", EVALUATIONS, rows)
+    data = read_study_data(tmp_path)
+    curves = data.curves["a", "T"]
+    assert (curves.seeds, [*curves.steps]) == ([0, 1], [10, 20])
+    left_out, short, _ = notes(data)
+    assert left_out == (
+        "**Left out**, a on T: seed 2 at 10; not half as far as the longest run, which ends at 30."
+    )
+    assert "seed 1 at 20; the longest ends at 30" in short

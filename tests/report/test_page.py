@@ -40,9 +40,15 @@ def test_a_page_has_every_section(folder: Path):
 
 def test_baseline_can_be_chosen(folder: Path, no_figures):
     report = markdown(write_report(folder, baseline="cikd"))
-    assert "Steps to reach 35.00, the final return of cikd" in report
+    assert "Steps to reach 35.00, the return of cikd at step 30" in report
     with pytest.raises(CommandError, match=r"no variant 'cidk'.*Did you mean 'cikd'"):
         write_report(folder, baseline="cidk")
+
+
+def test_a_studys_baseline_may_be_without_a_figure_yet(folder: Path, no_figures):
+    report = markdown(write_report(folder, preferred="hard-copy"))
+    assert "baseline: **vanilla-sac**" in report
+    assert "baseline: **cikd**" in markdown(write_report(folder, preferred="cikd"))
 
 
 def test_a_second_report_is_the_same_to_the_byte(folder: Path):

@@ -76,6 +76,22 @@ def test_a_task_on_which_the_baseline_does_not_improve_is_left_out(tmp_path: Pat
                 rows += evaluation_rows(("a", task, seed), [10, 20], [[0, end]], [0, end])
     write_csv(tmp_path / "evaluations.csv", EVALUATIONS, rows)
     report = "\n".join(all_tasks_section(read_study_data(tmp_path), ["a"], "a"))
-    assert "a does not improve on them (or has no run)" in report
+    assert "a does not improve on them (or has no run, or shares" in report
     assert "normalise by: V." in report
     assert "Variants left out: a (unequal numbers of seeds: T 2, U 1)." in report
+
+
+def test_over_all_tasks_variants_are_compared_at_the_same_step(tmp_path: Path):
+    """`b` is at 3 where `a` is at 1, and ends, at twice the steps, where `a` would be."""
+    rows = []
+    for task in ("T", "U"):
+        for seed in (0, 1):
+            rows += evaluation_rows(("a", task, seed), [10, 20], [[0, 1]], [0, 1])
+            values = [0, 3, 100, 100]
+            rows += evaluation_rows(("b", task, seed), [10, 20, 30, 40], [values], values)
+    write_csv(tmp_path / "evaluations.csv", EVALUATIONS, rows)
+    data = read_study_data(tmp_path)
+    report = "\n".join(all_tasks_section(data, ["a", "b"], "a"))
+    assert cells(report, "a")[0][1].startswith("1.00")
+    assert cells(report, "b")[0][1].startswith("3.00")
+    assert "the return of b at step 20:" in "\n".join(task_section(data, "T", ["b", "a"], "b"))

@@ -94,7 +94,7 @@ def seed_1(steps: list[int], *members: list[float]) -> list[list[object]]:
         ([r for r in ROWS if r[3] != "policy_0"], r"step 10 lacks the return of policy_0"),
         ([[*r[:5], "" if r[4] == 20 else r[5], *r[6:]] for r in ROWS], r"step 20 lacks the return"),
         (seed_1([15], [1]), r"no evaluation step is common.*0: 10, …; seed 1: 15, ….*interval"),
-        (seed_1([10], [1], [2]), r"number of members \(seed 0: 1, seed 1: 2\).*variant names"),
+        (seed_1([20], [1], [2]), r"number of members \(seed 0: 1, seed 1: 2\).*variant names"),
         ([], r"1 \*evaluations\.csv, all empty"),
     ],
 )

@@ -10,17 +10,30 @@ _FEW_SEEDS = 5
 
 
 def caveats(data: StudyData, variants: Sequence[str]) -> list[str]:
-    """Markdown blocks: runs cut short, unequal lengths, few seeds, late elections; maybe none."""
+    """Markdown blocks: short runs, unequal lengths, few seeds, late elections; maybe none."""
     every = [
         data.curves[v, task] for v in variants for task in data.tasks if (v, task) in data.curves
     ]
     notes = [
+        *_left_out(every),
         *_short_runs(every),
         *(note for task in data.tasks for note in _unequal_lengths(data.curves_of(variants, task))),
         *_few_seeds(every),
         *_late_elections(every),
     ]
     return ["\n".join(f"- {note}" for note in notes)] if notes else []
+
+
+def _left_out(every: Sequence[Curves]) -> list[str]:
+    notes = []
+    for curves in every:
+        if curves.left_out:
+            ends = ", ".join(f"seed {seed} at {last:,}" for seed, last in curves.left_out.items())
+            notes.append(
+                f"**Left out**, {curves.variant} on {curves.task}: {ends}; not half as far as the "
+                f"longest run, which ends at {curves.last_steps.max():,}."
+            )
+    return notes
 
 
 def _short_runs(every: Sequence[Curves]) -> list[str]:
@@ -44,7 +57,8 @@ def _unequal_lengths(of_task: Sequence[Curves]) -> list[str]:
     text = "; ".join(f"{end:,}: {', '.join(names)}" for end, names in sorted(ends.items()))
     return [
         f"**Unequal lengths** on {of_task[0].task}: do not compare final and best returns, areas "
-        f"and wall times taken at different steps ({text})."
+        f"and wall times taken at different steps ({text}). Figures over all tasks are taken at "
+        "the last step which all variants have."
     ]
 
 

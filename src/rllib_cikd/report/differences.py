@@ -9,7 +9,7 @@ import numpy as np
 
 from rllib_cikd.report.markdown import NONE, digits_for, interval, table
 from rllib_cikd.report.statistics import Interval, mean_interval
-from rllib_cikd.report.study_data import Curves, StudyData
+from rllib_cikd.report.study_data import Curves, StudyData, last_common_step
 
 _SUMMARIES = {"mean": "mean member", "elected": "elected member"}
 
@@ -32,18 +32,16 @@ class Differences:
 def paired_differences(curves: Curves, baseline: Curves) -> Differences | None:
     """Of two variants on one task; None if they share no seed or no step."""
     seeds = [seed for seed in curves.seeds if seed in baseline.seeds]
-    steps = np.intersect1d(curves.steps, baseline.steps)
-    if not seeds or not steps.size:
+    step = last_common_step([curves, baseline])
+    if not seeds or step is None:
         return None
-    step = int(steps[-1])
     others = _at(baseline, "mean", seeds, step)
     values = {who: _at(curves, who, seeds, step) - others for who in _SUMMARIES}
     return Differences(step, seeds, values)
 
 
 def _at(curves: Curves, summary: str, seeds: Sequence[int], step: int) -> np.ndarray:
-    rows = [curves.seeds.index(seed) for seed in seeds]
-    return curves.returns[summary][rows, int(np.flatnonzero(curves.steps == step)[0])]
+    return curves.at(summary, step)[[curves.seeds.index(seed) for seed in seeds]]
 
 
 def headline(data: StudyData, variants: Sequence[str], baseline: str, method: str) -> list[str]:

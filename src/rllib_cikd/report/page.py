@@ -27,6 +27,7 @@ def write_report(
     out: Path | None = None,
     baseline: str | None = None,
     *,
+    preferred: str | None = None,
     title: str | None = None,
     provenance: Sequence[str] = (),
     films: Sequence[Path] = (),
@@ -36,7 +37,9 @@ def write_report(
     Args:
         folder: Holds `*evaluations.csv` and `*phases.csv`, at any depth.
         out: Where to write; None: `folder`/report. Files that are there already are not read.
-        baseline: The variant to compare with; None: vanilla-sac, or else the first one found.
+        baseline: The variant to compare with; None: `preferred` if it has been evaluated, else
+            vanilla-sac, or else the first one found.
+        preferred: A baseline that may be without a figure yet.
         title: Of the page; None: a study's, named after the folder.
         provenance: Markdown blocks: how the runs were made.
         films: To be shown (see `find_films`); they are copied to `out`.
@@ -58,7 +61,7 @@ def write_report(
         raise CommandError(f"a report needs {missing}; pip install 'rllib-cikd[study]'") from error
     out = out or folder / "report"
     data = read_study_data(folder, without=[out, folder / "report"])
-    baseline = _baseline(data, baseline)
+    baseline = _baseline(data, baseline, preferred)
     references = [v for v in dict.fromkeys([baseline, _METHOD]) if v in data.variants]
     variants = [*references, *(v for v in data.variants if v not in references)]
     (out / "figures").mkdir(parents=True, exist_ok=True)
@@ -82,9 +85,9 @@ def write_report(
     return path
 
 
-def _baseline(data: StudyData, wanted: str | None) -> str:
+def _baseline(data: StudyData, wanted: str | None, preferred: str | None) -> str:
     if wanted is None:
-        return _BASELINE if _BASELINE in data.variants else data.variants[0]
+        return next((v for v in (preferred, _BASELINE) if v in data.variants), data.variants[0])
     if wanted not in data.variants:
         raise CommandError(
             f"no variant {wanted!r} to be the baseline.{did_you_mean(wanted, data.variants)} "
@@ -138,6 +141,7 @@ _ALL_TASKS = (
     "Interquartile mean of normalised final returns over tasks × seeds, with a 95% stratified "
     "bootstrap interval (the seeds of each task are resampled by themselves; "
     "[Agarwal et al., 2021](https://arxiv.org/abs/2108.13264)). A final return x counts "
-    "(x − x₀) / (b − x₀), where x₀ and b are the mean returns of {baseline} at its first and "
-    "last evaluation of the task: 0 is its start, 1 its end."
+    "(x − x₀) / (b − x₀), where x₀ is the mean return of {baseline} at its first evaluation of the "
+    "task and b that at the last step which all variants have, where x is taken as well: 0 is its "
+    "start, 1 its end."
 )

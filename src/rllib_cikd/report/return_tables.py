@@ -17,7 +17,7 @@ from rllib_cikd.report.statistics import (
     probability_of_improvement,
     steps_to_reach,
 )
-from rllib_cikd.report.study_data import Curves, StudyData
+from rllib_cikd.report.study_data import Curves, StudyData, last_common_step
 
 #: Columns of every table, in this order, and their headings.
 _SUMMARIES = {"mean": "mean member", "elected": "elected member", "best": "best", "worst": "worst"}
@@ -69,10 +69,12 @@ def task_section(data: StudyData, task: str, variants: Sequence[str], baseline: 
         return blocks
     if (baseline, task) not in data.curves:
         return [*blocks, f"Steps to the baseline's return: {baseline} has no run on this task."]
-    threshold = float(data.curves[baseline, task].returns["mean"][:, -1].mean())
+    lone = data.curves[baseline, task]
+    end = last_common_step(every) or int(lone.steps[-1])
+    threshold = float(lone.at("mean", end).mean())
     return [
         *blocks,
-        f"Steps to reach {number(threshold, digits)}, the final return of {baseline}:",
+        f"Steps to reach {number(threshold, digits)}, the return of {baseline} at step {end:,}:",
         table(_HEADER, [_row(curves, reached) for curves in every]),
     ]
 
@@ -85,14 +87,22 @@ def _row(curves: Curves, cell: Callable[[Curves, str], str]) -> list[str]:
 
 
 def all_tasks_section(data: StudyData, variants: Sequence[str], baseline: str) -> list[str]:
-    """Markdown blocks: normalised final returns, improvement on the baseline, what is left out."""
-    scales = {task: _scale(data, task, baseline) for task in data.tasks}
+    """Markdown blocks: normalised final returns, improvement on the baseline, what is left out.
+
+    Final is the last step which all variants have on a task.
+    """
+    ends = {task: last_common_step(data.curves_of(variants, task)) for task in data.tasks}
+    scales = {
+        task: _scale(data.curves[baseline, task], last)
+        for task, last in ends.items()
+        if last is not None and (baseline, task) in data.curves
+    }
     scales = {task: (start, end) for task, (start, end) in scales.items() if end > start}
     blocks = []
     if unusable := [task for task in data.tasks if task not in scales]:
         blocks.append(
-            f"Left out, for {baseline} does not improve on them (or has no run), which leaves "
-            f"nothing to normalise by: {', '.join(unusable)}."
+            f"Left out, for {baseline} does not improve on them (or has no run, or shares no step "
+            f"with all others), which leaves nothing to normalise by: {', '.join(unusable)}."
         )
     if len(scales) < 2:
         return [*blocks, "Fewer than two tasks are left: no figure over all tasks."]
@@ -107,19 +117,32 @@ def all_tasks_section(data: StudyData, variants: Sequence[str], baseline: str) -
     if not fit:
         return blocks
 
+    def final(curves: Curves, summary: str) -> np.ndarray:
+        step = ends[curves.task]
+        assert step is not None
+        return curves.at(summary, step)
+
     def score(every: Sequence[Curves], summary: str) -> Interval:
-        scores = [normalise(c.returns[summary][:, -1], *scales[c.task]) for c in every]
+        scores = [normalise(final(c, summary), *scales[c.task]) for c in every]
         return interquartile_mean(np.stack(scores, axis=1))
 
     def improvement(every: Sequence[Curves], summary: str) -> Interval:
-        others = [data.curves[baseline, c.task].returns["mean"][:, -1] for c in every]
-        return probability_of_improvement([c.returns[summary][:, -1] for c in every], others)
+        others = [final(data.curves[baseline, c.task], "mean") for c in every]
+        return probability_of_improvement([final(c, summary) for c in every], others)
+
+    def row(every: Sequence[Curves], statistic: Callable) -> list[str]:
+        """Of one variant, whose curves `every` are, one for each task."""
+
+        def cell(_: Curves, summary: str) -> str:
+            known = not any(np.isnan(final(curves, summary)).any() for curves in every)
+            return interval(statistic(every, summary), 2) if known else NONE
+
+        return _row(max(every, key=lambda curves: curves.num_members), cell)
 
     scores = [
-        [*_all_tasks_row(every, score), f"{len(every[0].seeds)} × {len(every)}"]
-        for every in fit.values()
+        [*row(every, score), f"{len(every[0].seeds)} × {len(every)}"] for every in fit.values()
     ]
-    improvements = [_all_tasks_row(fit[v], improvement) for v in fit if v != baseline]
+    improvements = [row(fit[v], improvement) for v in fit if v != baseline]
     tables = [table([*_HEADER, "seeds × tasks"], scores)]
     if improvements:
         tables += [
@@ -130,24 +153,9 @@ def all_tasks_section(data: StudyData, variants: Sequence[str], baseline: str) -
     return [*tables, *blocks]
 
 
-def _all_tasks_row(
-    every: Sequence[Curves], statistic: Callable[[Sequence[Curves], str], Interval]
-) -> list[str]:
-    """Of one variant, whose curves `every` are, one for each task."""
-
-    def cell(_: Curves, summary: str) -> str:
-        known = not any(np.isnan(curves.returns[summary][:, -1]).any() for curves in every)
-        return interval(statistic(every, summary), 2) if known else NONE
-
-    return _row(max(every, key=lambda curves: curves.num_members), cell)
-
-
-def _scale(data: StudyData, task: str, baseline: str) -> tuple[float, float]:
-    """The baseline's mean return at its first and last evaluation; NaN without one."""
-    if (baseline, task) not in data.curves:
-        return np.nan, np.nan
-    means = data.curves[baseline, task].returns["mean"].mean(axis=0)
-    return float(means[0]), float(means[-1])
+def _scale(baseline: Curves, last: int) -> tuple[float, float]:
+    """The baseline's mean return at its first evaluation, and at step `last`."""
+    return float(baseline.returns["mean"][:, 0].mean()), float(baseline.at("mean", last).mean())
 
 
 def _unfit(data: StudyData, variant: str, tasks: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ Shapes: S seeds, T evaluations.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,16 @@ from rllib_cikd.common.result_keys import SUMMARIES
 from rllib_cikd.report.raw_csv import EVALUATIONS, PHASES, RUN, read_rows
 from rllib_cikd.report.statistics import above_teacher, training_third
 
+#: A run is left out if it is shorter than this share of the longest one of its variant and task.
+_SHORT = 0.5
+
 
 @dataclass(frozen=True)
 class Curves:
     """Evaluations of one variant on one task, at the steps which all of its seeds have.
+
+    Runs that are not half as far as the longest one are left out: one that has just begun, or
+    failed early, would cut short what all others have.
 
     Attributes:
         seeds: `[S]`, ascending.
@@ -30,6 +37,7 @@ class Curves:
         wall_seconds: `[S, T]`, training and evaluation so far.
         updates: `[S, T]`, gradient steps of each member so far; NaN in older files.
         last_steps: `[S]`, the last evaluation of each seed, common or not.
+        left_out: The last step of each seed that was left out.
     """
 
     variant: str
@@ -41,6 +49,11 @@ class Curves:
     wall_seconds: np.ndarray
     updates: np.ndarray
     last_steps: np.ndarray
+    left_out: dict[int, int]
+
+    def at(self, summary: str, step: int) -> np.ndarray:
+        """The returns `[S]` at one of `steps`."""
+        return self.returns[summary][:, int(np.flatnonzero(self.steps == step)[0])]
 
     def known(self, summary: str) -> tuple[np.ndarray, np.ndarray]:
         """Steps `[t]` at which every seed has a figure, and the figures `[S, t]`; t may be 0."""
@@ -83,6 +96,12 @@ class StudyData:
     def curves_of(self, variants: Sequence[str], task: str) -> list[Curves]:
         """Of those variants that have a run on the task."""
         return [self.curves[v, task] for v in variants if (v, task) in self.curves]
+
+
+def last_common_step(every: Sequence[Curves]) -> int | None:
+    """The last step at which all of these curves have a point; None if there is none."""
+    common = functools.reduce(np.intersect1d, [curves.steps for curves in every])
+    return int(common[-1]) if common.size else None
 
 
 def read_study_data(folder: Path, without: Sequence[Path] = ()) -> StudyData:
@@ -128,6 +147,9 @@ def learning_curves(rows: pd.DataFrame) -> dict[tuple[str, str], Curves]:
 
 
 def _curves(variant: str, task: str, rows: pd.DataFrame) -> Curves:
+    ends = rows.groupby("seed")["step"].max()
+    left_out = ends[ends < _SHORT * ends.max()]
+    rows = rows[~rows["seed"].isin(left_out.index)]
     seeds = rows.groupby("seed")
     sizes = seeds["member"].agg(lambda members: len(set(members) - set(SUMMARIES)))
     if sizes.nunique() > 1:
@@ -171,6 +193,7 @@ def _curves(variant: str, task: str, rows: pd.DataFrame) -> Curves:
         wall_seconds=seconds,
         updates=updates,
         last_steps=seeds["step"].max().to_numpy(),
+        left_out=left_out.to_dict(),
     )
 
 

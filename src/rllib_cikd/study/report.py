@@ -79,8 +79,8 @@ def _of_study(folder: Path, out: Path, baseline: str | None, films: Sequence[Pat
         for cell in recorded_cells(folder).values()
     ]
     about = provenance(runs, read_starts(folder))
-    baseline = baseline or baseline_of(folder)
-    return write_report(folder, out, baseline, provenance=about, films=films)
+    own = baseline_of(folder)
+    return write_report(folder, out, baseline, preferred=own, provenance=about, films=films)
 
 
 def _of_run(
