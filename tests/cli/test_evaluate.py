@@ -38,6 +38,25 @@ def test_every_option_reaches_the_evaluation(run_main, monkeypatch):
     }
 
 
+def test_a_place_for_the_figures_that_cannot_be(run_main, tmp_path):
+    """Said before anything is played."""
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "figures.json"
+    exit_code, stdout, stderr = run_main("evaluate", tmp_path / "x", "--out", out)
+    assert (exit_code, stdout) == (2, "")
+    assert re.search(rf"--out {out}: .+\. Give another file\.", stderr)
+
+
+def test_a_disk_that_cannot_be_used_is_one_line(run_main, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", "/data/x")
+
+    monkeypatch.setattr("rllib_cikd.experiments.checkpoint_evaluation.evaluate", full)
+    exit_code, _, stderr = run_main("evaluate", "c")
+    assert exit_code == 1
+    assert stderr.endswith("error: /data/x: No space left on device.\n")
+
+
 def test_evaluating_twice_gives_the_same_figures(runs):
     folder, _, _ = runs
     options = ["--episodes", "3", "--out"]

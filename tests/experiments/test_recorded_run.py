@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from types import SimpleNamespace
 
@@ -82,9 +83,21 @@ def test_what_a_populations_trials_take_over_is_not_compared():
     ]
 
 
+def test_a_goal_that_was_reached_does_not_stop_a_run_that_goes_on(tmp_path, capsys):
+    goals = {"training_iteration": 5, "evaluation/x": -150, "time_total_s": 9}
+    state = {"trial_id": "0", "status": "TERMINATED", "stopping_criterion": goals}
+    file = tmp_path / "experiment_state-2026-01-31_12-00-00.json"
+    file.write_text(json.dumps({"trial_data": [[json.dumps(state), "{}"]]}))
+    result = {"training_iteration": 5, "evaluation": {"x": -140}, "time_total_s": 2}
+    ended = trial(result, stop=goals)
+    raise_goals(str(tmp_path), [ended], {"training_iteration": 9})
+    ((text, _),) = json.loads(file.read_text())["trial_data"]
+    assert json.loads(text)["stopping_criterion"] == {"training_iteration": 9, "time_total_s": 9}
+    assert json.loads(text)["status"] == "PENDING"
+    assert "note: evaluation/x >= -150 was reached before" in capsys.readouterr().err
+
+
 def test_goals_that_are_reached_already():
-    with pytest.raises(CommandError, match=r"^--stop: nothing goes on in f, .* training_iteration"):
-        raise_goals("f", [trial()], {"ensemble/teacher": 3})
     with pytest.raises(CommandError, match=r"reached training_iteration >= 4 already\. Give"):
         raise_goals("f", [trial()], {"training_iteration": 4})
 

@@ -226,9 +226,13 @@ def test_one_name_for_two_experiments(tmp_path):
         train(str(file), experiment_name="c")
 
 
-@pytest.mark.parametrize("given", [{"config": {"a": 1}}, {"num_samples": 2}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        *({"config": {"a": 1}}, {"num_samples": 2}, {"checkpoint_freq": 5}),
+        *({"checkpoint_at_end": False}, {"mlflow": "e"}),
+    ],
+)
 def test_a_resumed_run_keeps_its_settings(given):
-    with pytest.raises(
-        CommandError, match=r"leave out --config and --num-samples, .*A higher goal"
-    ):
+    with pytest.raises(CommandError, match=r"leave out --config, .*A higher goal"):
         train("x.yaml", resume=True, **given)

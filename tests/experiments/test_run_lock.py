@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import time
 from contextlib import ExitStack
 
@@ -9,7 +10,7 @@ import pytest
 
 from rllib_cikd.common.errors import CommandError
 from rllib_cikd.experiments.run import _free_name, _is_stamped, _lock
-from rllib_cikd.experiments.run_lock import LOCK, Locked, RunLock
+from rllib_cikd.experiments.run_lock import LOCK, Locked, RunLock, in_use
 
 
 def hold(folder, held):
@@ -53,10 +54,36 @@ def test_a_new_process_of_the_same_number(tmp_path):
 
 
 def test_another_host(tmp_path):
-    """Nobody here can know whether its process is alive."""
-    (tmp_path / LOCK).write_text(json.dumps({"host": "elsewhere", "pid": 1, "since": 0.0}))
-    with pytest.raises(CommandError, match=f"process 1 on elsewhere: .* delete {tmp_path}/{LOCK}"):
-        RunLock(tmp_path)
+    """Its process lives as long as it touches the file."""
+    file = tmp_path / LOCK
+    file.write_text(json.dumps({"host": "elsewhere", "pid": 1, "since": 0.0}))
+    eight, eleven = (time.time() - 60 * minutes for minutes in (8, 11))
+    os.utime(file, (eight, eight))
+    for _ in range(2):  # being looked at does not make it younger
+        with pytest.raises(CommandError, match=f"process 1 on elsewhere: .* delete {file}"):
+            RunLock(tmp_path)
+        assert file.stat().st_mtime == pytest.approx(eight)
+    assert in_use(tmp_path)
+    os.utime(file, (eleven, eleven))
+    assert not in_use(tmp_path)
+    RunLock(tmp_path).release()
+
+
+def test_a_lock_that_is_held_stays_young(tmp_path, monkeypatch):
+    monkeypatch.setattr("rllib_cikd.experiments.run_lock._TOUCHED_EVERY_S", 0.01)
+    lock = RunLock(tmp_path / "run")
+    file = tmp_path / "run" / LOCK
+    os.utime(file, (0, 0))
+    deadline = time.monotonic() + 60
+    while file.stat().st_mtime == 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    (tmp_path / "run" / "results").touch()
+    lock.release()
+    time.sleep(0.1)
+    os.utime(file, (0, 0))
+    time.sleep(0.1)
+    assert file.stat().st_mtime == 0
 
 
 def test_a_second_run_takes_another_name(holder, tmp_path):

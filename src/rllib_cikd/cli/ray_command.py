@@ -10,7 +10,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from rllib_cikd.common.errors import INTERRUPTED, USAGE_ERROR, CommandError, print_error
+from rllib_cikd.common.errors import (
+    FAILED,
+    INTERRUPTED,
+    USAGE_ERROR,
+    CommandError,
+    print_error,
+)
 from rllib_cikd.experiments.graphics import missing_library
 
 Verbose = Annotated[
@@ -65,6 +71,12 @@ class RayCommand(TyperCommand):
                 traceback.print_exc()
             print_error(error)
             return USAGE_ERROR
+        except OSError as error:  # of a folder or a disk that cannot be used
+            if verbose:
+                traceback.print_exc()
+            place = f"{error.filename}: " if error.filename else ""
+            print_error(f"{place}{error.strerror or error}.")
+            return FAILED
         except KeyboardInterrupt:
             print("rllib: interrupted", file=sys.stderr)
             return INTERRUPTED

@@ -12,3 +12,15 @@ def write_whole(path: Path, content: str | bytes) -> None:
     unfinished = path.with_name(f"{path.name}.unfinished")
     unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(unfinished, path)
+
+
+def check_writable(path: Path) -> None:
+    """Does what `write_whole` will do, up to the last step.
+
+    Raises:
+        OSError: If it cannot be done.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    unfinished.touch()
+    unfinished.unlink()

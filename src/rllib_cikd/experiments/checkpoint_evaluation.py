@@ -17,7 +17,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 
 from rllib_cikd.cikd import CIKD
 from rllib_cikd.common.errors import OK, CommandError, DamagedCheckpoint, EnvironmentFault
-from rllib_cikd.common.files import write_whole
+from rllib_cikd.common.files import check_writable, write_whole
 from rllib_cikd.common.result_keys import ENSEMBLE, STEPS, SUMMARIES, summary_key
 from rllib_cikd.common.text import format_duration, format_number, format_table
 from rllib_cikd.common.user_modules import UserModules, given_modules
@@ -61,6 +61,11 @@ def evaluate(
     Raises:
         CommandError: If something of this cannot be done.
     """
+    if out:
+        try:
+            check_writable(Path(out))
+        except OSError as error:
+            raise CommandError(f"--out {out}: {error.strerror}. Give another file.") from error
     exported = Path(checkpoint).expanduser()
     if is_exported(exported):
         if member not in ("all", "best") or video_folder is not None:

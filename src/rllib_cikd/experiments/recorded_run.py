@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,7 +68,8 @@ def raise_goals(folder: str, trials: list[Trial], stop: Mapping[str, float]) -> 
     Args:
         folder: Of the run, or its URI.
         trials: The run's, as it is recorded.
-        stop: Laid over what each trial stops at. A trial that has ended goes on from its last
+        stop: Laid over what each trial stops at; goals that it has reached already, and that are
+            not given anew, no longer count. A trial that has ended goes on from its last
             checkpoint, unless it has reached one of these already.
 
     Raises:
@@ -76,7 +78,7 @@ def raise_goals(folder: str, trials: list[Trial], stop: Mapping[str, float]) -> 
     """
     goes_on = set()
     for trial in trials:
-        reached = _reached({**trial.stopping_criterion, **stop}, trial)
+        reached = _reached(stop, trial)
         if trial.status != Trial.TERMINATED or not reached:
             goes_on.add(trial.trial_id)
         if trial.status == Trial.TERMINATED and not reached and trial.checkpoint is None:
@@ -85,7 +87,7 @@ def raise_goals(folder: str, trials: list[Trial], stop: Mapping[str, float]) -> 
                 "without --resume."
             )
     if not goes_on:
-        reached = _reached({**trials[0].stopping_criterion, **stop}, trials[0])
+        reached = _reached(stop, trials[0])
         raise CommandError(
             f"--stop: nothing goes on in {folder}, for every trial has reached "
             f"{' and '.join(reached)} already. Give a higher goal."
@@ -94,21 +96,35 @@ def raise_goals(folder: str, trials: list[Trial], stop: Mapping[str, float]) -> 
     file = _find_newest_experiment_checkpoint(path, fs=filesystem)
     with filesystem.open_input_stream(file) as stream:
         record = json.loads(stream.read())
+    reached_before: set[str] = set()
+    by_id = {trial.trial_id: trial for trial in trials}
     for entry in record["trial_data"]:
         state = json.loads(entry[0])
-        state["stopping_criterion"] = {**state["stopping_criterion"], **stop}
+        goals = {k: v for k, v in state["stopping_criterion"].items() if k not in stop}
+        reached = _reached(goals, by_id[state["trial_id"]])
+        reached_before |= {*reached}
+        left = {k: v for k, v in goals.items() if _goal(k, v) not in reached}
+        state["stopping_criterion"] = {**left, **stop}
         if state["trial_id"] in goes_on and state["status"] == Trial.TERMINATED:
             state["status"] = Trial.PENDING
         entry[0] = json.dumps(state, indent=2)
     with filesystem.open_output_stream(file) as stream:
         stream.write(json.dumps(record, indent=2).encode())
+    if reached_before:
+        print(
+            f"rllib: note: {' and '.join(sorted(reached_before))} was reached before and ends no "
+            "trial any more.",
+            file=sys.stderr,
+        )
 
 
 def _reached(goals: Mapping[str, float], trial: Trial) -> list[str]:
     result = flatten_dict(trial.last_result or {})
-    return [
-        f"{key} >= {goal:g}" for key, goal in goals.items() if result.get(key, -math.inf) >= goal
-    ]
+    return [_goal(k, goal) for k, goal in goals.items() if result.get(k, -math.inf) >= goal]
+
+
+def _goal(key: str, value: float) -> str:
+    return f"{key} >= {value:g}"
 
 
 def _values(values: list[Any]) -> list[str]:

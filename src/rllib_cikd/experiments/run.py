@@ -93,11 +93,12 @@ def train(
     Raises:
         CommandError: If something of this cannot be done.
     """
-    if resume and (config or num_samples or wandb is not None or mlflow is not None):
+    given = (config, num_samples, checkpoint_freq, checkpoint_at_end, wandb, mlflow)
+    if resume and any(value is not None for value in given):
         raise CommandError(
-            "--resume continues a run with the settings and loggers that it was started with: "
-            "leave out --config and --num-samples, --wandb and --mlflow. A higher goal may be "
-            "given with --stop."
+            "--resume continues a run with the settings, checkpoints and loggers that it was "
+            "started with: leave out --config, --set and --num-samples, --checkpoint-freq and "
+            "--checkpoint-at-end, --wandb and --mlflow. A higher goal may be given with --stop."
         )
     modules = given_modules(imports, Path(file).parent)
     modules.load()
