@@ -50,8 +50,8 @@ def report(
 ) -> int:
     """Show a run or a study, ended or not: one HTML page, tables and figures.
 
-    `report.html` is whole in itself. Beside it: the same as report.md, figures as PNG and SVG, and
-    the numbers as CSVs.
+    `report.html` is whole in itself. Beside it: the same as report.md, figures as PNG, SVG and
+    PDF, all numbers as CSVs, and means and intervals as statistics.csv.
     """
     from rllib_cikd.study.report import report
 

@@ -129,8 +129,9 @@ def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
-    """Writes `name`.png and `name`.svg."""
+    """Writes `name`.png, `name`.svg and `name`.pdf."""
     with mpl.rc_context(_LOOK):
         figure.savefig(folder / f"{name}.png", dpi=150)
         figure.set_layout_engine("none")  # it is laid out now; that takes longer than drawing
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})

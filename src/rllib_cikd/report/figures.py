@@ -49,7 +49,7 @@ class ReportFigure:
 def save_figures(
     data: StudyData, variants: Sequence[str], references: Sequence[str], folder: Path
 ) -> list[str]:
-    """Saves all figures there is data for, as PNG and SVG.
+    """Saves all figures there is data for, as PNG, SVG and PDF.
 
     Args:
         data: What to draw.

@@ -13,6 +13,7 @@ from rllib_cikd.report.films import film_blocks
 from rllib_cikd.report.raw_csv import EVALUATIONS, PHASES, write_rows
 from rllib_cikd.report.return_tables import all_tasks_section, seeds_table, task_section
 from rllib_cikd.report.speed_tables import speed_section
+from rllib_cikd.report.statistics_csv import write_statistics
 from rllib_cikd.report.study_data import StudyData, read_study_data
 
 _BASELINE = "vanilla-sac"
@@ -32,7 +33,9 @@ def write_report(
     provenance: Sequence[str] = (),
     films: Sequence[Path] = (),
 ) -> Path:
-    """Writes report.html, report.md, figures, and all CSVs as one evaluations.csv and phases.csv.
+    """Writes report.html, report.md, figures, statistics.csv, evaluations.csv and phases.csv.
+
+    The last two have all rows of all CSVs found.
 
     Args:
         folder: Holds `*evaluations.csv` and `*phases.csv`, at any depth.
@@ -67,6 +70,7 @@ def write_report(
     (out / "figures").mkdir(parents=True, exist_ok=True)
     write_rows(out / "evaluations.csv", data.evaluation_rows, EVALUATIONS)
     write_rows(out / "phases.csv", data.phase_rows, PHASES)
+    write_statistics(out / "statistics.csv", data, variants, baseline)
     title = title or f"Study report: {folder.resolve().name}"
     introduction = [_introduction(data, variants), *caveats(data, variants)]
     lead = headline(data, variants, baseline, _METHOD if _METHOD in variants else baseline)
@@ -103,7 +107,8 @@ def _introduction(data: StudyData, variants: Sequence[str]) -> str:
         what = ""
     return (
         f"{what}Tasks: {', '.join(data.tasks)}. All numbers come from "
-        "[evaluations.csv](evaluations.csv) and [phases.csv](phases.csv)."
+        "[evaluations.csv](evaluations.csv) and [phases.csv](phases.csv); means and intervals "
+        "are in [statistics.csv](statistics.csv), too."
     )
 
 
