@@ -43,15 +43,50 @@ def recent_or_last(last: int, horizon: float) -> Callable:
     return rule
 
 
+def decayed(half: float) -> Callable:
+    """The mean of all episodes, one of `half` steps ago with half the weight."""
+
+    def rule(phase: pd.DataFrame, episodes: pd.DataFrame) -> pd.Series:
+        step = phase["step"].iloc[0]
+        some = episodes[(episodes["step"] <= step) & (episodes["random"] == 0)]
+        weights = 0.5 ** ((step - some["step"]) / half)
+        sums = (weights * some["episode_return"]).groupby(some["member"]).sum()
+        return phase["member"].map(sums / weights.groupby(some["member"]).sum())
+
+    return rule
+
+
+def trend(horizon: float) -> Callable:
+    """Each member's level where all share one slope: least squares over the last so many steps.
+
+    A member that acted longer ago is not behind for that alone.
+    """
+
+    def rule(phase: pd.DataFrame, episodes: pd.DataFrame) -> pd.Series:
+        step = phase["step"].iloc[0]
+        some = episodes[(episodes["step"] <= step) & (episodes["step"] > step - horizon)]
+        some = some[some["random"] == 0]
+        members = phase["member"].tolist()
+        if set(some["member"]) != set(members):
+            return pd.Series(np.nan, phase.index)
+        columns = [some["member"] == k for k in members] + [(some["step"] - step) / 1e3]
+        inputs = np.stack(columns, axis=1).astype(float)
+        levels = np.linalg.lstsq(inputs, some["episode_return"], rcond=None)[0]
+        return phase["member"].map(dict(zip(members, levels, strict=False)))
+
+    return rule
+
+
 def column(name: str) -> Callable:
-    return lambda phase, episodes: phase[name]
+    """A column of the elections; NaN where a file lacks it."""
+    return lambda phase, episodes: phase.get(name, pd.Series(np.nan, phase.index))
 
 
 def both(phase: pd.DataFrame, episodes: pd.DataFrame) -> pd.Series:
     """R_k and the critics' opinion, each standardised over the members."""
     total: pd.Series = sum(
         (x - x.mean()) / (x.std(ddof=0) + 1e-9)
-        for x in (windowed(5)(phase, episodes), phase["q_all"])
+        for x in (windowed(5)(phase, episodes), column("q_all")(phase, episodes))
     )
     return total
 
@@ -66,12 +101,19 @@ RULES: dict[str, Callable] = {
     "last 5 episodes, none older than 5,000 steps": windowed(5, 5_000),
     "the same with 10,000, else a member's last episode": recent_or_last(5, 10_000),
     "the same with 5,000, else a member's last episode": recent_or_last(5, 5_000),
+    "all episodes, half the weight every 2,500 steps": decayed(2_500),
+    "all episodes, half the weight every 5,000 steps": decayed(5_000),
+    "level over a common trend, last 10,000 steps": trend(10_000),
+    "level over a common trend, last 20,000 steps": trend(20_000),
     "Q of the member's actions, all critics, whole buffer": column("q_all"),
     "Q of the member's actions, all critics, last 5,000 states": column("q_recent"),
     "Q by the others' critics": column("q_all_others"),
     "Q by its own critics": column("q_all_own"),
     "R_k and all critics, standardised": both,
     "10 deterministic episodes": column("second_evaluation"),
+    "20 deterministic episodes, right after the phase before": column(
+        "evaluation_after_last_phase"
+    ),
 }
 
 
@@ -113,10 +155,10 @@ def main() -> None:
     args = parser.parse_args()
     table = judge(args.folder, args.from_step)
     for task, rows in table.groupby(level="task", sort=False):
-        print(f"\n{task}\n{'rule':56} {'right':>6} {'regret':>8} {'blind':>8} {'rank':>6} phases")
+        print(f"\n{task}\n{'rule':58} {'right':>6} {'regret':>8} {'blind':>8} {'rank':>6} phases")
         for (_, rule), r in rows.iterrows():
             print(
-                f"{rule:56} {r['right']:6.0%} {r['regret']:8.0f} {r['blind']:8.0f} "
+                f"{rule:58} {r['right']:6.0%} {r['regret']:8.0f} {r['blind']:8.0f} "
                 f"{r['correlation']:6.2f} {r['phases']:6.0f}"
             )
 
