@@ -119,7 +119,7 @@ class LoggedCIKD(CIKD):
         truth = self.evaluate_members(20)
         second = self.evaluate_members(10, seed=1_000_000 + self.history.env_steps)
         values = ask_learner(self.learner_group, values_of_actions)
-        means = self.history.returns.means()
+        means = self.history.return_means()
         teacher = super()._elect_teacher()
         returns = [float(member["returns"].mean()) for member in truth.values()]
         if self.config.env_config["perfect"]:

@@ -112,7 +112,7 @@ class CIKD(CheckpointedSAC):
 
     def _who_acts(self) -> tuple[bool, np.ndarray]:
         """Whether actions are random, and each member's probability to act in the next episode."""
-        rule, returns = self.config.policy_selection, self.history.returns.means()
+        rule, returns = self.config.policy_selection, self.history.return_means()
         return self._acts_randomly, selection_probabilities(rule, returns, self._env_steps)
 
     @property
@@ -130,9 +130,9 @@ class CIKD(CheckpointedSAC):
         missing = self._reader.num_missing
         transitions, finished = self._reader.read(chunks, self._acts_randomly)
         self.history.env_steps_lost += self._reader.num_missing - missing
-        self.history.record_episodes(finished)
         if transitions:
             self.history.record_steps(len(transitions["rewards"]))
+        self.history.record_episodes(finished)
         self._endless_episodes.watch(self._reader.longest_ongoing)
         return transitions
 
@@ -170,7 +170,7 @@ class CIKD(CheckpointedSAC):
     def _elect_teacher(self) -> int | None:
         """The teacher by R_k; None, and no phase, while no member has finished an episode."""
         rule = self.config.teacher_election
-        teacher = elect_teacher(self.history.returns.means(), rule, self._rng)
+        teacher = elect_teacher(self.history.return_means(), rule, self._rng)
         if teacher is None:
             self.history.num_skipped_phases += 1
             if not any(self.history.episodes):
@@ -331,7 +331,7 @@ class CIKD(CheckpointedSAC):
         groups = [self.env_runner_group, self.eval_env_runner_group]
         refuse_unequal_environments(groups, env_name(self.config))
         size = self.config.ensemble_size
-        self.history = History(size, self.config.return_window)
+        self.history = History(size, self.config.return_window, self.config.return_horizon)
         self.history.last_evaluation = no_evaluation_yet(size)
         self._reader = EpisodeReader()
         self._sampler = Sampler(self.env_runner_group, self.config)

@@ -58,6 +58,7 @@ class CIKDConfig(SACConfig):
         self.ensemble_size = 3
         self.policy_selection = "uniform"
         self.return_window = 5
+        self.return_horizon: int | None = None
         self.distillation_interval = 5_000
         self.knowledge_sharing = "distillation"
         self.distillation_targets = "policy_and_critic"
@@ -98,6 +99,7 @@ class CIKDConfig(SACConfig):
         ensemble_size: int = NotProvided,
         policy_selection: str = NotProvided,
         return_window: int = NotProvided,
+        return_horizon: int | None = NotProvided,
         distillation_interval: int = NotProvided,
         knowledge_sharing: str = NotProvided,
         distillation_targets: str = NotProvided,
@@ -121,10 +123,15 @@ class CIKDConfig(SACConfig):
         Args:
             ensemble_size: K, the number of SAC agents; 1 is Vanilla-SAC, without election and
                 distillation.
-            policy_selection: Who acts in the next episode: "uniform", "softmax" over R_k, or
-                "epsilon_greedy" (see `policy_selection.selection_probabilities`).
+            policy_selection: Who acts in the next episode: "uniform", a member drawn at random;
+                "round", every member once in K episodes, in an order drawn anew; "softmax" over
+                R_k, or "epsilon_greedy" (see `policy_selection.selection_probabilities`).
             return_window: M; R_k is the mean return of member k's last M finished training
                 episodes.
+            return_horizon: Of these, episodes that ended so many environment steps ago, or more,
+                no longer count for R_k; None: all do. Where episodes are long, old ones say
+                little of a member that has learned since. Give I or more, and "round", so that
+                every member has an episode that counts.
             distillation_interval: I, in environment steps.
             knowledge_sharing: What happens every I steps: "distillation"; "hard_copy" (students
                 become the teacher); "extra_updates" (as many additional SAC steps of every

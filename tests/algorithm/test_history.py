@@ -203,7 +203,7 @@ def test_state_round_trip():
     restored.stored = history.stored
     assert vars(restored) | {"returns": None} == vars(history) | {"returns": None}
     restored.record_episodes([FinishedEpisode(2, 5.0)])
-    assert restored.returns.means() == pytest.approx([1.0, NAN, 4.0], nan_ok=True)
+    assert restored.return_means() == pytest.approx([1.0, NAN, 4.0], nan_ok=True)
 
 
 def test_state_is_of_plain_types():
@@ -223,7 +223,7 @@ def test_state_is_not_changed_by_what_comes_after():
     restored.set_state(state)
     assert restored.episodes == [1, 0, 1]
     assert restored.times_teacher == [0, 1, 0]
-    assert restored.returns.means() == pytest.approx([1.0, NAN, 3.0], nan_ok=True)
+    assert restored.return_means() == pytest.approx([1.0, NAN, 3.0], nan_ok=True)
 
 
 def test_by_member():

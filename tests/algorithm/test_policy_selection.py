@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import collections
 import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from rllib_cikd.algorithm.policy_selection import POLICY_SELECTIONS, selection_probabilities
+from rllib_cikd.algorithm.policy_selection import (
+    POLICY_SELECTIONS,
+    next_in_round,
+    selection_probabilities,
+)
 
 NAN = math.nan
 RETURNS = (
@@ -100,3 +106,14 @@ def test_epsilon_greedy_never_takes_an_unknown_member_for_the_best():
 def test_epsilon_greedy_gives_a_tie_to_the_lowest_index():
     p = selection_probabilities("epsilon_greedy", [1.0, 4.0, 4.0], env_steps=10**6)
     np.testing.assert_allclose(p, [0.1 / 3, 0.9 + 0.1 / 3, 0.1 / 3])
+
+
+def test_in_a_round_every_member_acts_once():
+    rng, left = np.random.default_rng(0), []
+    members = [next_in_round(left, 3, rng) for _ in range(3 * 600)]
+    rounds = [tuple(members[i : i + 3]) for i in range(0, len(members), 3)]
+    assert {tuple(sorted(one)) for one in rounds} == {(0, 1, 2)}
+    counts = collections.Counter(rounds)
+    assert len(counts) == 6  # every order
+    assert stats.chisquare([*counts.values()]).pvalue > 0.001
+    assert type(members[0]) is int

@@ -31,6 +31,21 @@ def test_window_of_one_is_the_last_episode():
     assert windows.means() == [-2.0]
 
 
+def test_old_episodes_no_longer_count():
+    """M = 2, horizon 100. After 250 steps those that ended at 150 and before are out."""
+    windows = ReturnWindows(3, 2, return_horizon=100)
+    for member, episode_return, step in ((0, 1.0, 150), (0, 3.0, 151), (1, 5.0, 150)):
+        windows.record(member, episode_return, step)
+    assert windows.means(249) == pytest.approx([2.0, 5.0, NAN], nan_ok=True)
+    assert windows.means(250) == pytest.approx([3.0, NAN, NAN], nan_ok=True)
+    restored = ReturnWindows(3, 2, return_horizon=100)
+    restored.set_state(windows.get_state())
+    assert restored.means(250) == pytest.approx([3.0, NAN, NAN], nan_ok=True)
+    assert all(math.isnan(value) for value in restored.means(251))
+    windows.record(0, 9.0, 250)  # of the last two, one is too old by then
+    assert windows.means(251) == pytest.approx([9.0, NAN, NAN], nan_ok=True)
+
+
 def test_no_member_has_a_return_before_its_first_episode():
     assert all(math.isnan(value) for value in ReturnWindows(4, 5).means())
 

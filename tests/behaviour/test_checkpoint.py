@@ -61,7 +61,7 @@ def test_from_checkpoint_restores_everything(trained, restore, load):
     restored = restore(path, load)
     assert type(restored) is CIKD
     assert_same_state(full_state(restored), full_state(algo))
-    assert repr(restored.history.returns.means()) == repr(algo.history.returns.means())
+    assert repr(restored.history.return_means()) == repr(algo.history.returns.means())
     assert restored.elected_policy_id == algo.elected_policy_id
     assert restored.evaluate() == algo.evaluate()
     assert all(stack.is_attached() for stack in learner_of(restored).stacks)
@@ -89,7 +89,7 @@ import helpers  # for what is looked at; the package must come with the checkpoi
 
 np.savez(out + ".npz", **helpers.full_state(algo))
 evaluations = [algo.evaluate() for _ in range(2)]
-means = algo.history.returns.means()
+means = algo.history.return_means()
 result = algo.train()
 with open(out + ".json", "w") as file:
     json.dump(
@@ -129,7 +129,7 @@ def test_in_a_fresh_process(trained, tmp_path):
     assert set(first["ensemble"]["return_mean"]) == set(MEMBERS)
     here = algo.evaluate()["ensemble"]["return_mean"]
     assert first["ensemble"]["return_mean"] == pytest.approx(here, rel=1e-5)
-    assert repr(report["return_means"]) == repr(algo.history.returns.means())
+    assert repr(report["return_means"]) == repr(algo.history.return_means())
     assert report["iteration"] == algo.iteration + 1
     assert algo.history.env_steps + 100 <= report["steps"] < algo.history.env_steps + 107
     assert report["transitions"] == report["steps"]

@@ -59,6 +59,36 @@ def test_returns_and_election_equal_a_computation_by_hand(build, num_envs):
     assert len(times) > 1
 
 
+def test_old_episodes_no_longer_count(build):
+    """Episodes of 10 steps in fragments of 20, three members in rounds, a horizon of 60: those that
+    count ended in the last three fragments, two of each member."""
+    episodes = []
+
+    def on_episode_end(episode, prev_episode_chunks=(), **kwargs):
+        chunks = [*prev_episode_chunks, episode]
+        returns = sum(chunk.agent_episodes["agent_0"].get_return() for chunk in chunks)
+        episodes.append((int(episode.module_for("agent_0").removeprefix("policy_")), returns))
+
+    config = small_config(
+        envs.DriftEnv,
+        env_config={"time_limit": 10, "gain": 0.01},
+        steps_per_iteration=20,
+        fragment=20,
+        policy_selection="round",
+        return_horizon=60,
+        return_window=5,
+        random_steps=0,
+    ).callbacks(on_episode_end=on_episode_end)
+    algo = build(config)
+    for _ in range(9):
+        result = algo.train()["ensemble"]
+        for k in range(3):
+            by_member = [r for m, r in episodes[-6:] if m == k]
+            r_k = np.mean(by_member) if by_member else np.nan
+            assert result["return_mean"][f"policy_{k}"] == pytest.approx(r_k, nan_ok=True)
+    assert [sum(m == k for m, _ in episodes[-6:]) for k in range(3)] == [2, 2, 2]
+
+
 def test_episodes_of_the_warm_up_count_for_no_r_k(build):
     """Episodes of 10 steps; actions are random until step 50, and the fragment there ends at 60."""
     config = small_config(

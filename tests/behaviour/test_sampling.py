@@ -148,7 +148,7 @@ def test_the_assigned_member_is_the_one_whose_network_acts(build):
     assert len(episodes) > 20
 
 
-@pytest.mark.parametrize("rule", ["uniform", "softmax", "epsilon_greedy"])
+@pytest.mark.parametrize("rule", ["uniform", "round", "softmax", "epsilon_greedy"])
 def test_policy_selection(build, rule):
     """With R_k of 1, 3 and 2 before a fragment of 300 episodes, by hand: standardised by their
     spread √(2/3), -1.22, 1.22 and 0; and ε = 1 - 0.9 · 450,000 / 500,000 = 0.19."""
@@ -168,11 +168,15 @@ def test_policy_selection(build, rule):
     softmax = np.exp(np.array([-1.0, 1.0, 0.0]) / np.sqrt(2 / 3))
     expected = {
         "uniform": np.full(3, 1 / 3),
+        "round": np.full(3, 1 / 3),
         "softmax": softmax / softmax.sum(),
         "epsilon_greedy": np.array([0.19 / 3, 0.81 + 0.19 / 3, 0.19 / 3]),
     }[rule]
     observed = np.array([counts[k] for k in range(3)])
     assert observed.sum() == 300
+    if rule == "round":
+        assert observed.max() - observed.min() <= 1  # the first one was drawn before
+        return
     assert stats.chisquare(observed, expected * 300).pvalue > 0.001
 
 

@@ -133,6 +133,23 @@ def test_selection_probabilities(make_runner):
     assert 0.15 < members[1] / sum(members.values()) < 0.35
 
 
+def test_members_act_in_rounds(make_runner):
+    """Also over the end of a fragment, with random actions, and after a restore within a round."""
+    settings = {"policy_selection": "round", "env_config": {"lengths": [10]}}
+    config = small_config(envs.CountingEnv, fragment=40, **settings)
+    runner = make_runner(config)
+    members: dict[str, int] = {}
+    for i in range(9):
+        chunks = runner.sample(random_actions=i < 3)
+        members |= {chunk.id_: member_of(chunk) for chunk in chunks if len(chunk)}
+    acted = [*members.values()]
+    assert len(acted) == 36
+    assert all(sorted(acted[i : i + 3]) == [0, 1, 2] for i in range(0, 36, 3))
+    other = make_runner(config)
+    other.set_state(runner.get_state())
+    assert other._round == runner._round
+
+
 def test_state_holds_the_generators(make_runner):
     config = small_config(envs.CountingEnv, env_config={"lengths": [3]})
     runner, other = make_runner(config), make_runner(config)

@@ -27,6 +27,7 @@ class History:
 
     Attributes:
         ensemble_size, return_window: K and M.
+        return_horizon: Of R_k, in environment steps (see `ReturnWindows`).
         env_steps: Environment steps over the whole run whose transitions were stored. What stops
             a run, and what everything else goes by.
         env_steps_lost: Other environment steps, as far as they are known: an environment raised
@@ -34,7 +35,7 @@ class History:
         stored: Transitions that the replay buffer has taken in. Fewer than `env_steps` after a
             restore without the buffer. Not part of the state: the buffer knows.
         num_updates: Gradient steps of every member.
-        returns: R_k.
+        returns: What R_k is the mean of (see `return_means`).
         episodes: Finished episodes by member.
         teacher: Of the last phase; None before the first.
         times_teacher: Phases by teacher.
@@ -46,6 +47,7 @@ class History:
 
     ensemble_size: int
     return_window: int
+    return_horizon: int | None = None
     env_steps: int = 0
     env_steps_lost: int = 0
     stored: int = 0
@@ -61,19 +63,19 @@ class History:
     evaluation_best: int | None = None
 
     def __post_init__(self) -> None:
-        self.returns = ReturnWindows(self.ensemble_size, self.return_window)
+        self.returns = ReturnWindows(self.ensemble_size, self.return_window, self.return_horizon)
         self.episodes = [0] * self.ensemble_size
         self.times_teacher = [0] * self.ensemble_size
 
     def record_episodes(self, finished: Iterable[FinishedEpisode]) -> None:
-        """Takes the returns of finished training episodes into R_k.
+        """Takes the returns of training episodes that have just finished into R_k.
 
         Random actions say nothing of a member: an episode with any of them counts for no R_k.
         """
         for episode in finished:
             self.episodes[episode.member] += 1
             if not episode.random:
-                self.returns.record(episode.member, episode.episode_return)
+                self.returns.record(episode.member, episode.episode_return, self.env_steps)
 
     def record_steps(self, count: int) -> None:
         """Counts environment steps, whose transitions go into the buffer."""
@@ -91,7 +93,11 @@ class History:
     @property
     def elected(self) -> int | None:
         """The member with the highest R_k; None while no member has finished an episode."""
-        return elect_teacher(self.returns.means())
+        return elect_teacher(self.return_means())
+
+    def return_means(self) -> list[float]:
+        """R_k of every member; NaN for a member with no finished episode that counts."""
+        return self.returns.means(self.env_steps)
 
     def log(self, shares_knowledge: bool, assessed: bool, filtered: bool = False) -> dict[str, Any]:
         """The `ensemble` part of a result; NaN where there is nothing yet.
@@ -102,7 +108,7 @@ class History:
             filtered: Whether students imitate at some states only.
         """
         log: dict[str, Any] = {
-            keys.RETURN_MEAN: by_member(self.returns.means()),
+            keys.RETURN_MEAN: by_member(self.return_means()),
             keys.EPISODES: by_member(self.episodes),
             keys.TIMES_TEACHER: by_member(self.times_teacher),
             keys.TEACHER: math.nan if self.teacher is None else self.teacher,
@@ -142,7 +148,7 @@ class History:
 _STATE = [
     f.name
     for f in fields(History)
-    if f.name not in ("ensemble_size", "return_window", "stored", "returns")
+    if f.name not in ("ensemble_size", "return_window", "return_horizon", "stored", "returns")
 ]
 
 

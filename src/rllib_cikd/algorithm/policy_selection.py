@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 #: Values of `CIKDConfig.policy_selection`.
-POLICY_SELECTIONS = ("uniform", "softmax", "epsilon_greedy")
+POLICY_SELECTIONS = ("uniform", "round", "softmax", "epsilon_greedy")
 
 #: Exploration rate of "epsilon_greedy": linear from the first to the second value over this
 #: many environment steps (the authors' program).
@@ -18,7 +18,8 @@ def selection_probabilities(rule: str, returns: Sequence[float], env_steps: int 
     """With what probability each member acts in the next episode.
 
     Args:
-        rule: "uniform" (the paper's); "softmax" over R_k, standardised over the members
+        rule: "uniform" (the paper's), and "round", which does not go by these probabilities (see
+            `next_in_round`); "softmax" over R_k, standardised over the members
             because returns in the thousands would make it an argmax; "epsilon_greedy": the
             member with the highest R_k, or with probability ε any member.
         returns: R_k, NaN for a member with no finished episode. Under "softmax" it counts as
@@ -31,7 +32,7 @@ def selection_probabilities(rule: str, returns: Sequence[float], env_steps: int 
     r = np.asarray(returns, dtype=np.float64)
     known = ~np.isnan(r)
     uniform = np.full(len(r), 1.0 / len(r))
-    if rule == "uniform" or not known.any():
+    if rule in ("uniform", "round") or not known.any():
         return uniform
     if rule == "softmax":
         scores = np.zeros(len(r))
@@ -44,3 +45,19 @@ def selection_probabilities(rule: str, returns: Sequence[float], env_steps: int 
     greedy = np.zeros(len(r))
     greedy[int(np.nanargmax(r))] = 1.0
     return (1.0 - epsilon) * greedy + epsilon * uniform
+
+
+def next_in_round(left: list[int], ensemble_size: int, rng: np.random.Generator) -> int:
+    """Who acts in the next episode if all members act equally often ("round").
+
+    In each round of K episodes every member acts once, in an order that is drawn anew.
+
+    Args:
+        left: Who has not acted yet in this round; the member that is returned is taken out, and
+            the next round put in if it is empty.
+        ensemble_size: K.
+        rng: Source of the order.
+    """
+    if not left:
+        left.extend(rng.permutation(ensemble_size).tolist())
+    return left.pop()

@@ -19,28 +19,38 @@ class ReturnWindows:
     Args:
         ensemble_size: K.
         return_window: M.
+        return_horizon: Episodes that ended so many environment steps ago, or more, no longer
+            count; None: all do (the paper's).
     """
 
-    def __init__(self, ensemble_size: int, return_window: int):
-        self._windows: list[deque[float]] = [
+    def __init__(self, ensemble_size: int, return_window: int, return_horizon: int | None = None):
+        self._horizon = return_horizon
+        # Of each episode the step at which it ended, and its return.
+        self._windows: list[deque[tuple[int, float]]] = [
             deque(maxlen=return_window) for _ in range(ensemble_size)
         ]
 
-    def record(self, member: int, episode_return: float) -> None:
-        """Adds the return of an episode in which `member` acted."""
-        self._windows[member].append(episode_return)
+    def record(self, member: int, episode_return: float, env_step: int = 0) -> None:
+        """Adds the return of an episode in which `member` acted, and which ended at `env_step`."""
+        self._windows[member].append((env_step, episode_return))
 
-    def means(self) -> list[float]:
-        """R_k of every member; NaN for a member with no finished episode yet."""
-        return [float(np.mean(window)) if window else math.nan for window in self._windows]
+    def means(self, env_steps: int = 0) -> list[float]:
+        """R_k of every member after so many steps; NaN for a member with no episode that counts."""
+        means = []
+        for window in self._windows:
+            oldest = -math.inf if self._horizon is None else env_steps - self._horizon
+            returns = [episode_return for step, episode_return in window if step > oldest]
+            means.append(float(np.mean(returns)) if returns else math.nan)
+        return means
 
-    def get_state(self) -> list[list[float]]:
-        return [list(window) for window in self._windows]
+    def get_state(self) -> list[list[list[float]]]:
+        """Of each member, `[env_step, episode_return]` of each episode."""
+        return [[list(episode) for episode in window] for window in self._windows]
 
-    def set_state(self, state: list[list[float]]) -> None:
-        for window, returns in zip(self._windows, state, strict=True):
+    def set_state(self, state: list[list[list[float]]]) -> None:
+        for window, episodes in zip(self._windows, state, strict=True):
             window.clear()
-            window.extend(returns)
+            window.extend((int(step), episode_return) for step, episode_return in episodes)
 
 
 def elect_teacher(

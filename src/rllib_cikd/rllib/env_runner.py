@@ -17,6 +17,7 @@ from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from rllib_cikd.algorithm.members import assign_member, member_of, policy_ids
+from rllib_cikd.algorithm.policy_selection import next_in_round
 from rllib_cikd.common.errors import EnvironmentFault
 from rllib_cikd.rllib.between_episodes import BetweenEpisodes, generator_state
 from rllib_cikd.rllib.environment import env_name, make_task
@@ -39,7 +40,7 @@ class CIKDEnvRunner(RestartingEnvRunner):
     """`MultiAgentEnvRunner` with the following differences.
 
     - It makes the user's single-agent environment and dresses it itself, as a `Task`.
-    - One member, drawn by `selection_probabilities`, acts through a whole episode.
+    - One member, drawn by `policy_selection`, acts through a whole episode.
     - `sample(random_actions=True)` draws uniform actions in [-1, 1] from a seeded generator
       and stores them as such (RLlib's are unseeded and in the environment's units).
     - Its draws come from generators of its own, which are part of its state.
@@ -74,6 +75,7 @@ class CIKDEnvRunner(RestartingEnvRunner):
             root = [self.config.seed, evaluation, self.worker_index or 0, env_steps]
         selection, exploration, environments = np.random.SeedSequence(root).spawn(3)
         self._selection_rng = np.random.default_rng(selection)
+        self._round: list[int] = []  # who has not acted yet in this one
         self._exploration_rng = torch.Generator().manual_seed(
             int(exploration.generate_state(1, np.uint64)[0] >> 1)
         )
@@ -148,6 +150,8 @@ class CIKDEnvRunner(RestartingEnvRunner):
         episodes = episodes if episodes is not None else self._ongoing_episodes
         if self._between_episodes is not None:
             member = self._between_episodes.members[env_index]
+        elif self.config.policy_selection == "round":
+            member = next_in_round(self._round, len(self._members), self._selection_rng)
         else:
             member = self._selection_rng.choice(len(self._members), p=self.selection_probabilities)
         assign_member(episodes[env_index], int(member))
@@ -304,6 +308,7 @@ class CIKDEnvRunner(RestartingEnvRunner):
             state[_GENERATORS] = {
                 "worker_index": self.worker_index,
                 "selection": self._selection_rng.bit_generator.state,
+                "round": list(self._round),
                 "exploration": self._exploration_rng.get_state().numpy(),
                 "between_episodes": self._episodes_to_begin(),
             }
@@ -322,6 +327,7 @@ class CIKDEnvRunner(RestartingEnvRunner):
         generators = state[_GENERATORS]
         if generators["worker_index"] == self.worker_index:  # else: another runner's draws
             self._selection_rng.bit_generator.state = generators["selection"]
+            self._round = list(generators["round"])
             self._exploration_rng.set_state(torch.from_numpy(generators["exploration"].copy()))
             between = generators["between_episodes"]
             if between is not None and len(between[0]) == self.num_envs:

@@ -47,6 +47,7 @@ ENSEMBLE: dict[str, Kind] = {
     "ensemble_size": Integer(at_least=1, at_most=1_000),
     "policy_selection": Choice(POLICY_SELECTIONS),
     "return_window": Integer(at_least=1, at_most=1_000_000),
+    "return_horizon": Integer(at_least=1, or_none=True),
     "distillation_interval": Integer(at_least=1),
     "knowledge_sharing": Choice(KNOWLEDGE_SHARINGS),
     "distillation_targets": Choice(DISTILLATION_TARGETS),
