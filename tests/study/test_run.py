@@ -114,6 +114,22 @@ def test_a_default_that_changed_since_is_refused(project, monkeypatch):
     run.run_study(load_study(path), folder)
 
 
+def test_a_setting_that_did_not_exist_when_the_study_was_begun_is_no_change(project, monkeypatch):
+    path, folder = project / "studies" / "small.yaml", project / "results"
+    monkeypatch.setattr(run, "_start", lambda *_: [])
+    run.run_study(load_study(path), folder)  # writes cells.json, but Tune is not started
+    cells = json.loads((folder / "cells.json").read_text())
+    for cell in cells.values():
+        del cell["config"]["critic_targets"]
+    (folder / "cells.json").write_text(json.dumps(cells))
+    monkeypatch.setattr(run, "_sessions", lambda *_: [folder / "session-1"])
+    monkeypatch.setattr(run, "_resume", lambda *_: [])
+    run.run_study(load_study(path), folder)
+    path.write_text(STUDY.replace("true}", "true, critic_targets: shared}"))
+    with pytest.raises(CommandError, match=r"begun .* critic_targets='own'; now it is 'shared'"):
+        run.run_study(load_study(path), folder)
+
+
 @pytest.mark.parametrize("left", ["nothing", "a folder without a record"])
 def test_a_session_killed_before_its_first_record_starts_anew(project, monkeypatch, left):
     study, folder = load_study(project / "studies" / "small.yaml"), project / "results"

@@ -86,8 +86,9 @@ def run_study(study: Study, folder: Path) -> list[tune.Result]:
         for name, entry in recorded_cells(folder).items()
         if entry["session"] in [session.name for session in sessions]
     }
-    settings = _settings(study)
-    _check_unchanged(settings, begun, folder)
+    defaults = _defaults(study)
+    settings = _settings(study, defaults)
+    _check_unchanged(settings, begun, defaults, folder)
     write_whole(folder / STUDY_FILE, json.dumps({"baseline": study.baseline}) + "\n")
     results: list[tune.Result] = []
     for session in sessions:
@@ -172,24 +173,43 @@ def _resume(study: Study, session: Path, names: set[str]) -> list[tune.Result]:
         return list(tuner.fit())
 
 
-def _settings(study: Study) -> dict[str, dict[str, Any]]:
-    """What `cells.json` says of each run: its settings, over the defaults of its algorithm."""
-    # Of the defaults those that are the algorithm's own: RLlib's plain config has not, or not so.
+def _defaults(study: Study) -> dict[str, Any]:
+    """Those of the algorithm's own settings: RLlib's plain config has not, or not so."""
     common = AlgorithmConfig().to_dict()
     own = study.experiment.algorithm.get_default_config().to_dict()
-    defaults = {k: value for k, value in own.items() if k not in common or common[k] != value}
-    settings = {}
-    for cell in study.cells:
-        config = json.loads(json.dumps({**defaults, **cell.config}, default=str))
-        settings[cell.name] = {"variant": cell.variant, "steps": cell.steps, "config": config}
-    return settings
+    return _plain({k: value for k, value in own.items() if k not in common or common[k] != value})
+
+
+def _settings(study: Study, defaults: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What `cells.json` says of each run: its settings, over the defaults of its algorithm."""
+    return {
+        cell.name: {
+            "variant": cell.variant,
+            "steps": cell.steps,
+            "config": {**defaults, **_plain(cell.config)},
+        }
+        for cell in study.cells
+    }
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON has it."""
+    return json.loads(json.dumps(dict(config), default=str))
 
 
 def _check_unchanged(
-    settings: Mapping[str, dict[str, Any]], begun: Mapping[str, dict[str, Any]], folder: Path
+    settings: Mapping[str, dict[str, Any]],
+    begun: Mapping[str, dict[str, Any]],
+    defaults: Mapping[str, Any],
+    folder: Path,
 ) -> None:
+    """Refuses runs that go on with other settings.
+
+    One that is not recorded did not exist when the run was begun, and is at its default.
+    """
     for name in [name for name in settings if name in begun]:
-        old, new = ({**of[name]["config"], "steps": of[name]["steps"]} for of in (begun, settings))
+        old = {**defaults, **begun[name]["config"], "steps": begun[name]["steps"]}
+        new = {**settings[name]["config"], "steps": settings[name]["steps"]}
         for key in sorted(set(old) | set(new)):
             if old.get(key) != new.get(key):
                 raise CommandError(
