@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from study_examples import ROOT, STUDY
+from study_examples import EXAMPLE, ROOT, STUDY
 
 from rllib_cikd.common.errors import CommandError
+from rllib_cikd.experiments.variants import VARIANTS_FILE
 from rllib_cikd.study.plan import load_study
 
 STUDIES = sorted(path for path in (ROOT / "studies").glob("*.yaml") if path.stem != "variants")
@@ -50,6 +51,23 @@ def test_a_variants_networks_are_the_studys_in_all_else(project):
         "fcnet_hiddens": [64, 64],
         "critic_layer_norm": True,
     }
+
+
+def test_names_may_have_dots(project):
+    (project / VARIANTS_FILE).write_text("tau-0.01: {tau: 0.01}\ntau-0.02: {tau: 0.02}\n")
+    for name in ("pend-0.5", "pend-0.6"):
+        (project / "tuned_examples" / f"{name}.yaml").write_text(EXAMPLE)
+    path = project / "studies" / "small.yaml"
+    path.write_text(
+        "tuned_examples: [pend-0.5, ../tuned_examples/pend-0.6.yaml]\n"
+        "variants: [tau-0.01, tau-0.02]\nseeds: [0]\nsteps: {pend-0.5: 5, pend-0.6: 6}\n"
+    )
+    assert [(cell.name, cell.steps) for cell in load_study(path).cells] == [
+        ("pend-0.5_tau-0.01_seed0", 5),
+        ("pend-0.5_tau-0.02_seed0", 5),
+        ("pend-0.6_tau-0.01_seed0", 6),
+        ("pend-0.6_tau-0.02_seed0", 6),
+    ]
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from rllib_cikd.experiments.yaml_file import read_yaml
 
 #: Keys of a study file.
 STUDY_KEYS = ("tuned_examples", "variants", "seeds", "steps", "config", "baseline")
+_ENDINGS = (".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,13 @@ def load_study(path: str | Path) -> Study:
                 f"{path}: `{key}` is missing. The form is {{tuned_examples: [cikd-hopper], "
                 "variants: [vanilla-sac, cikd], seeds: [0, 1, 2], steps: 1000000}."
             )
-    examples, variants = (_names(path, content, key) for key in ("tuned_examples", "variants"))
+    examples = _names(path, content, "tuned_examples", _example_name)
+    variants = _names(path, content, "variants")
     seeds = _seeds(path, content["seeds"])
     baseline = content.get("baseline", "vanilla-sac" if "vanilla-sac" in variants else variants[0])
     if baseline not in variants:
         raise CommandError(f"{path}: baseline: {baseline} is none of its variants {variants}.")
-    horizons = _horizons(path, content["steps"], [Path(name).stem for name in examples])
+    horizons = _horizons(path, content["steps"], [_example_name(name) for name in examples])
     config = content.get("config") or {}
     if not isinstance(config, dict):
         raise CommandError(f"{path}: `config` is {config!r}, not a mapping of settings.")
@@ -138,13 +140,20 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _names(path: Path, content: Mapping[str, Any], key: str) -> list[str]:
+def _names(
+    path: Path, content: Mapping[str, Any], key: str, short: Callable[[str], str] = str
+) -> list[str]:
     names = content[key]
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise CommandError(f"{path}: `{key}` is {names!r}. Give a list of names.")
-    if len({Path(name).stem for name in names}) < len(names):
+    if len({short(name) for name in names}) < len(names):
         raise CommandError(f"{path}: `{key}` is {names!r}. Give each name once.")
     return names
+
+
+def _example_name(example: str) -> str:
+    """As runs and `steps` call it: of a path, the file's name without ending."""
+    return Path(example).stem if Path(example).suffix in _ENDINGS else Path(example).name
 
 
 def _seeds(path: Path, seeds: Any) -> list[int]:
@@ -170,7 +179,7 @@ def _horizons(path: Path, steps: Any, examples: list[str]) -> dict[str, int]:
 
 def _example_file(study: Path, example: str) -> Path:
     folders = study.resolve().parents
-    if Path(example).suffix in (".yaml", ".yml"):
+    if Path(example).suffix in _ENDINGS:
         candidates = [folders[0] / example]
     else:
         candidates = [folder / TUNED_EXAMPLES / f"{example}.yaml" for folder in folders]
