@@ -70,6 +70,17 @@ def test_names_may_have_dots(project):
     ]
 
 
+def test_other_algorithms_have_no_figures(project):
+    (project / "tuned_examples" / "small.yaml").write_text(
+        "small: {run: PPO, env: CartPole-v1, config: {evaluation_interval: 1}}"
+    )
+    (project / VARIANTS_FILE).write_text("plain: {}\n")
+    path = project / "studies" / "small.yaml"
+    path.write_text("tuned_examples: [small]\nvariants: [plain]\nseeds: [0]\nsteps: 5\n")
+    with pytest.raises(CommandError, match=r"runs PPO\. .* `run: CIKD`"):
+        load_study(path)
+
+
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_every_shipped_study_can_be_trained(path):
     study = load_study(path)

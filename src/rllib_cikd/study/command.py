@@ -56,7 +56,7 @@ def run(
         at_end.callback(RunLock(folder).release)
         if start_ray(ray_address, study.modules):
             for cell in study.cells:
-                check_fits(study.experiment.algorithm, cell.config, f"study {study.name!r}")
+                check_fits(study.algorithm, cell.config, f"study {study.name!r}")
         print(_plan(study), f"results: {folder}", library.describe(), sep="\n", flush=True)
         record_start(folder)
         results = run_study(study, folder)

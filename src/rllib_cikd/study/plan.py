@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rllib_cikd.cikd import CIKD
 from rllib_cikd.common.errors import CommandError, did_you_mean
 from rllib_cikd.common.user_modules import UserModules, given_modules
 from rllib_cikd.experiments.experiment import Experiment, load_experiments, merge
@@ -59,14 +60,14 @@ class Study:
     Attributes:
         name: The file's; names the folder of results.
         cells: All runs. Seeds vary slowest, so that a study cut short has whole comparisons.
-        experiment: One of the checked experiments; tells the algorithm.
+        algorithm: CIKD, or a class of the user's that is derived from it.
         baseline: The variant that others are measured against.
         modules: Those beside its tuned examples.
     """
 
     name: str
     cells: list[Cell]
-    experiment: Experiment
+    algorithm: type[CIKD]
     baseline: str
     modules: UserModules
 
@@ -119,10 +120,11 @@ def load_study(path: str | Path) -> Study:
                     Cell(file.stem, variant, found["seed"], horizons[file.stem], found)
                     for found in experiment.trial_configs
                 ]
-    _check_experiments(path, experiments, cells)
+    algorithm = _algorithm(path, experiments)
+    _check_cells(path, cells)
     cells.sort(key=lambda cell: seeds.index(cell.seed))
     folders = [_example_file(path, example).parent for example in examples]
-    return Study(path.stem, cells, experiments[0], baseline, given_modules((), *folders))
+    return Study(path.stem, cells, algorithm, baseline, given_modules((), *folders))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -195,12 +197,25 @@ def _example_file(study: Path, example: str) -> Path:
     return found
 
 
-def _check_experiments(path: Path, experiments: list[Experiment], cells: list[Cell]) -> None:
-    algorithms = {experiment.algorithm.__name__ for experiment in experiments}
+def _algorithm(path: Path, experiments: list[Experiment]) -> type[CIKD]:
+    """The one of all experiments."""
+    algorithms = list(dict.fromkeys(experiment.algorithm for experiment in experiments))
+    for algorithm in algorithms:
+        if not issubclass(algorithm, CIKD):
+            raise CommandError(
+                f"{path}: one of its tuned examples runs {algorithm.__name__}. A study compares "
+                "variants of CIKD, vanilla-sac among them: give `run: CIKD`, or train the example "
+                "with `rllib train file`."
+            )
     if len(algorithms) > 1:
         raise CommandError(
-            f"{path}: its tuned examples run {sorted(algorithms)}. A study has one algorithm."
+            f"{path}: its tuned examples run {[found.__name__ for found in algorithms]}. A study "
+            "has one algorithm."
         )
+    return algorithms[0]
+
+
+def _check_cells(path: Path, cells: list[Cell]) -> None:
     names = [cell.name for cell in cells]
     if len(set(names)) < len(names):
         raise CommandError(

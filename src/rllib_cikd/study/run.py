@@ -21,7 +21,6 @@ from ray import tune
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.tune.experiment import Trial
 
-from rllib_cikd.cikd import CIKD
 from rllib_cikd.common.errors import CommandError
 from rllib_cikd.common.files import write_whole
 from rllib_cikd.common.result_keys import STEPS
@@ -109,7 +108,7 @@ def _sessions(folder: Path, study: Study) -> list[Path]:
     """Those that can be resumed, the first one first; others are removed."""
     sessions = []
     for session in sorted(folder.glob("session-*"), key=_session_number):
-        if mend_run(str(session), study.experiment.algorithm):
+        if mend_run(str(session), study.algorithm):
             sessions.append(session)
         else:
             shutil.rmtree(session)
@@ -134,7 +133,7 @@ def collect_raw(folder: Path) -> None:
 def _start(study: Study, cells: Sequence[Cell], session: Path) -> list[tune.Result]:
     steps = {cell.name: cell.steps for cell in cells}
     tuner = tune.Tuner(
-        study.experiment.algorithm,
+        study.algorithm,
         param_space={"grid_search": [{**cell.config, CELL_KEY: cell.name} for cell in cells]},
         tune_config=tune.TuneConfig(
             trial_name_creator=cell_name,
@@ -152,7 +151,7 @@ def _start(study: Study, cells: Sequence[Cell], session: Path) -> list[tune.Resu
                 RecordKeeper(),
                 ProgressFile(),
                 ModulesKeeper(study.modules),
-                *([TensorBoard()] if issubclass(study.experiment.algorithm, CIKD) else []),
+                TensorBoard(),
                 interrupt.EndedByASignal(),
             ],
             verbose=0,
@@ -164,7 +163,7 @@ def _start(study: Study, cells: Sequence[Cell], session: Path) -> list[tune.Resu
 
 def _resume(study: Study, session: Path, names: set[str]) -> list[tune.Result]:
     """Goes on with those of a session's runs that have not ended, if there are any."""
-    tuner = restore_tuner(str(session), study.experiment.algorithm)
+    tuner = restore_tuner(str(session), study.algorithm)
     trials = tune.ExperimentAnalysis(str(session)).trials
     ended = {str(trial) for trial in trials if trial.status == Trial.TERMINATED}
     if names <= ended:
@@ -176,7 +175,7 @@ def _resume(study: Study, session: Path, names: set[str]) -> list[tune.Result]:
 def _defaults(study: Study) -> dict[str, Any]:
     """Those of the algorithm's own settings: RLlib's plain config has not, or not so."""
     common = AlgorithmConfig().to_dict()
-    own = study.experiment.algorithm.get_default_config().to_dict()
+    own = study.algorithm.get_default_config().to_dict()
     return _plain({k: value for k, value in own.items() if k not in common or common[k] != value})
 
 
