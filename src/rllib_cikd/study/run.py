@@ -3,7 +3,8 @@
 A study's folder holds
 
 - `cells.json`: the training runs begun so far, with their settings and the defaults of that time;
-- `study.json`: its baseline, and `starts.jsonl`: how it was started, for the report;
+- `study.json`: its baseline, and the runs that its file asked for when it was last started;
+- `starts.jsonl`: how it was started, for the report;
 - `session-1`, `session-2`, ...: a Tune experiment each. The first has the runs of the study's first
   start; others have those that were added to the study's file since;
 - `raw`: the figures of each run, `NAME.evaluations.csv` and `NAME.phases.csv`.
@@ -23,35 +24,29 @@ from ray.tune.experiment import Trial
 
 from rllib_cikd.common.errors import CommandError
 from rllib_cikd.common.files import write_whole
-from rllib_cikd.common.result_keys import STEPS
 from rllib_cikd.experiments import interrupt
 from rllib_cikd.experiments.kept_modules import ModulesKeeper
 from rllib_cikd.experiments.outcome import state
 from rllib_cikd.experiments.resume import mend_run, restore_tuner
 from rllib_cikd.experiments.tensorboard import TensorBoard
-from rllib_cikd.experiments.tune_record import ProgressFile, RecordKeeper
+from rllib_cikd.experiments.tune_record import ProgressFile, RecordKeeper, mend_record
 from rllib_cikd.study.folder import CELLS_FILE, STUDY_FILE, recorded_cells
+from rllib_cikd.study.horizons import (
+    CELL_KEY,
+    Horizons,
+    LeavesOthersAlone,
+    cell_name,
+    replace_stored,
+    set_horizons,
+)
 from rllib_cikd.study.plan import Cell, Study
 from rllib_cikd.study.raw_figures import write_raw
 from rllib_cikd.study.study_progress import StudyProgress
 
-#: In a trial's config: the name of its cell. Algorithms do not look at keys with underscores.
-CELL_KEY = "__cell__"
 # With a replay buffer each, checkpoints of dozens of runs are large: only the newest is kept.
 _CHECKPOINTS = {"checkpoint_frequency": 50, "checkpoint_at_end": True, "num_to_keep": 1}
-
-
-class Horizons(tune.Stopper):
-    """Ends each run at its own number of environment steps."""
-
-    def __init__(self, steps: Mapping[str, int]):
-        self._steps = dict(steps)
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return result.get(STEPS, 0) >= self._steps[result["config"][CELL_KEY]]
-
-    def stop_all(self) -> bool:
-        return False
+# Of runs that are left alone, so many are named.
+_NAMED = 3
 
 
 class RawWriter(tune.Callback):
@@ -67,18 +62,15 @@ class RawWriter(tune.Callback):
         write_raw(folder, *self._runs[name], self._folder, name)
 
 
-def cell_name(trial: Trial) -> str:
-    """Which of the study's runs a trial is."""
-    return trial.config[CELL_KEY]
-
-
 def run_study(study: Study, folder: Path) -> list[tune.Result]:
-    """Trains those runs of a study that have not ended yet; returns all that it has now.
+    """Trains those runs of a study that have not reached their horizon yet; returns all of it.
+
+    Runs that the folder has beside those of the study are left alone.
 
     Raises:
         CommandError: If the folder has a run of the same name with other settings.
     """
-    sessions = _sessions(folder, study)
+    sessions = _sessions(folder)
     # Of a session that was killed before Tune had written a record, nothing is left to go on with.
     begun = {
         name: entry
@@ -88,11 +80,15 @@ def run_study(study: Study, folder: Path) -> list[tune.Result]:
     defaults = _defaults(study)
     settings = _settings(study, defaults)
     _check_unchanged(settings, begun, defaults, folder)
-    write_whole(folder / STUDY_FILE, json.dumps({"baseline": study.baseline}) + "\n")
+    _tell_left_alone([name for name in begun if name not in settings], folder)
+    about = {"baseline": study.baseline, "runs": list(settings)}
+    write_whole(folder / STUDY_FILE, json.dumps(about) + "\n")
+    begun |= {name: begun[name] | settings[name] for name in settings if name in begun}
+    write_whole(folder / CELLS_FILE, json.dumps(begun, indent=1) + "\n")
     results: list[tune.Result] = []
     for session in sessions:
-        names = {name for name, entry in begun.items() if entry["session"] == session.name}
-        results += _resume(study, session, names)
+        cells = [c for c in study.cells if begun.get(c.name, {}).get("session") == session.name]
+        results += _resume(study, cells, session) if cells else []
         if any(state(result) == "unfinished" for result in results):
             return results  # interrupted
     new = [cell for cell in study.cells if cell.name not in begun]
@@ -104,15 +100,25 @@ def run_study(study: Study, folder: Path) -> list[tune.Result]:
     return results
 
 
-def _sessions(folder: Path, study: Study) -> list[Path]:
+def _sessions(folder: Path) -> list[Path]:
     """Those that can be resumed, the first one first; others are removed."""
     sessions = []
     for session in sorted(folder.glob("session-*"), key=_session_number):
-        if mend_run(str(session), study.algorithm):
+        if mend_record(session):
             sessions.append(session)
         else:
             shutil.rmtree(session)
     return sessions
+
+
+def _tell_left_alone(names: Sequence[str], folder: Path) -> None:
+    if names:
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        print(
+            f"left alone, as they are not in the study's file: {len(names)} runs of {folder}: "
+            f"{', '.join(names[:_NAMED])}{more}",
+            flush=True,
+        )
 
 
 def collect_raw(folder: Path) -> None:
@@ -131,29 +137,21 @@ def collect_raw(folder: Path) -> None:
 
 
 def _start(study: Study, cells: Sequence[Cell], session: Path) -> list[tune.Result]:
-    steps = {cell.name: cell.steps for cell in cells}
+    horizons = {cell.name: cell.steps for cell in cells}
     tuner = tune.Tuner(
         study.algorithm,
         param_space={"grid_search": [{**cell.config, CELL_KEY: cell.name} for cell in cells]},
         tune_config=tune.TuneConfig(
             trial_name_creator=cell_name,
             trial_dirname_creator=cell_name,
-            scheduler=interrupt.PausedByASignal(),
+            scheduler=LeavesOthersAlone(horizons),
         ),
         run_config=tune.RunConfig(
             name=session.name,
             storage_path=str(session.parent),
-            stop=Horizons(steps),
+            stop=Horizons(horizons),
             checkpoint_config=tune.CheckpointConfig(**_CHECKPOINTS),
-            callbacks=[
-                RawWriter(session.parent / "raw", cells),
-                StudyProgress(study.name, steps),
-                RecordKeeper(),
-                ProgressFile(),
-                ModulesKeeper(study.modules),
-                TensorBoard(),
-                interrupt.EndedByASignal(),
-            ],
+            callbacks=_callbacks(study, cells, session),
             verbose=0,
         ),
     )
@@ -161,15 +159,33 @@ def _start(study: Study, cells: Sequence[Cell], session: Path) -> list[tune.Resu
         return list(tuner.fit())
 
 
-def _resume(study: Study, session: Path, names: set[str]) -> list[tune.Result]:
-    """Goes on with those of a session's runs that have not ended, if there are any."""
+def _resume(study: Study, cells: Sequence[Cell], session: Path) -> list[tune.Result]:
+    """Goes on with these runs of a session as far as they have not ended; returns all of them."""
+    horizons = {cell.name: cell.steps for cell in cells}
+    set_horizons(session, horizons)
+    mend_run(str(session), study.algorithm)
     tuner = restore_tuner(str(session), study.algorithm)
     trials = tune.ExperimentAnalysis(str(session)).trials
-    ended = {str(trial) for trial in trials if trial.status == Trial.TERMINATED}
-    if names <= ended:
-        return list(tuner.get_results())
-    with interrupt.after_a_checkpoint():
-        return list(tuner.fit())
+    ended = {cell_name(trial) for trial in trials if trial.status == Trial.TERMINATED}
+    if horizons.keys() <= ended:
+        results = tuner.get_results()
+    else:
+        replace_stored(tuner, horizons, _callbacks(study, cells, session))
+        with interrupt.after_a_checkpoint():
+            results = tuner.fit()
+    return [result for result in results if Path(result.path).name in horizons]
+
+
+def _callbacks(study: Study, cells: Sequence[Cell], session: Path) -> list[tune.Callback]:
+    return [
+        RawWriter(session.parent / "raw", cells),
+        StudyProgress(study.name, {cell.name: cell.steps for cell in cells}),
+        RecordKeeper(),
+        ProgressFile(),
+        ModulesKeeper(study.modules),
+        TensorBoard(),
+        interrupt.EndedByASignal(),
+    ]
 
 
 def _defaults(study: Study) -> dict[str, Any]:
@@ -202,13 +218,19 @@ def _check_unchanged(
     defaults: Mapping[str, Any],
     folder: Path,
 ) -> None:
-    """Refuses runs that go on with other settings.
+    """Refuses runs that go on with other settings, or end earlier.
 
     One that is not recorded did not exist when the run was begun, and is at its default.
     """
     for name in [name for name in settings if name in begun]:
-        old = {**defaults, **begun[name]["config"], "steps": begun[name]["steps"]}
-        new = {**settings[name]["config"], "steps": settings[name]["steps"]}
+        steps, horizon = (of[name]["steps"] for of in (begun, settings))
+        if steps > horizon:
+            raise CommandError(
+                f"{name} was begun in {folder} with steps={steps}; now it is {horizon}. A horizon "
+                "can be raised, not lowered: undo the change, or give the study a new folder with "
+                "--experiment-name."
+            )
+        old, new = {**defaults, **begun[name]["config"]}, settings[name]["config"]
         for key in sorted(set(old) | set(new)):
             if old.get(key) != new.get(key):
                 raise CommandError(
