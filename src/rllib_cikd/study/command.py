@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,10 +12,13 @@ from ray import tune
 from ray.train.constants import DEFAULT_STORAGE_PATH
 
 from rllib_cikd.common.errors import FAILED, INTERRUPTED, CommandError, print_error
+from rllib_cikd.common.user_modules import given_modules
 from rllib_cikd.engine import library
 from rllib_cikd.experiments import interrupt
 from rllib_cikd.experiments.disk import disk_problem
+from rllib_cikd.experiments.kept_modules import recall_modules
 from rllib_cikd.experiments.outcome import error_text, exit_code, state
+from rllib_cikd.experiments.packaged import study_file
 from rllib_cikd.experiments.ray_start import check_fits, start_ray
 from rllib_cikd.experiments.run_lock import RunLock
 from rllib_cikd.experiments.starts import record_start
@@ -29,6 +33,7 @@ def run(
     *,
     storage_path: str | None = None,
     experiment_name: str | None = None,
+    imports: Sequence[str] = (),
     ray_address: str | None = None,
     verbose: bool = False,
 ) -> int:
@@ -38,6 +43,7 @@ def run(
         file: The study's.
         storage_path: Folder of results; None for `~/ray_results`.
         experiment_name: Name of the study's folder in there; None for the file's name.
+        imports: Modules of the user's that register environments; remembered in the checkpoints.
         ray_address: Of the Ray cluster to use (see `start_ray`).
         verbose: Whether errors are shown with their whole traceback.
 
@@ -47,14 +53,18 @@ def run(
     Raises:
         CommandError: If something of this cannot be done.
     """
-    study = load_study(file)
     storage = storage_path or DEFAULT_STORAGE_PATH
     if "://" in storage:
         raise CommandError(
             f"--storage-path {storage}: a study's results must be in a folder, on a cluster in one "
             "that all its machines share."
         )
-    folder = Path(storage).expanduser().resolve() / (experiment_name or study.name)
+    path = study_file(file)
+    folder = Path(storage).expanduser().resolve() / (experiment_name or path.stem)
+    modules = given_modules(imports, path.parent)
+    for session in sorted(folder.glob("session-*")):
+        modules = modules.over(recall_modules(str(session)))
+    study = load_study(path, modules)
     with ExitStack() as at_end:
         at_end.callback(_lock(folder).release)
         if start_ray(ray_address, study.modules):

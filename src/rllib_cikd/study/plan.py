@@ -9,7 +9,7 @@ from typing import Any
 
 from rllib_cikd.cikd import CIKD
 from rllib_cikd.common.errors import CommandError, did_you_mean
-from rllib_cikd.common.user_modules import UserModules, given_modules
+from rllib_cikd.common.user_modules import NO_MODULES, UserModules, given_modules
 from rllib_cikd.experiments.experiment import Experiment, load_experiments, merge
 from rllib_cikd.experiments.packaged import (
     TUNED_EXAMPLES,
@@ -62,7 +62,7 @@ class Study:
         cells: All runs. Seeds vary slowest, so that a study cut short has whole comparisons.
         algorithm: CIKD, or a class of the user's that is derived from it.
         baseline: The variant that others are measured against.
-        modules: Those beside its tuned examples.
+        modules: The user's: those named to the command, and any beside its tuned examples.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Study:
     modules: UserModules
 
 
-def load_study(path: str | Path) -> Study:
+def load_study(path: str | Path, modules: UserModules = NO_MODULES) -> Study:
     """Reads a study file and checks every run that it asks for.
 
     Args:
@@ -82,6 +82,8 @@ def load_study(path: str | Path) -> Study:
             `seeds`, `steps` (a number, or one for each example) and, if wanted, `config` (settings
             of all runs; a variant's own go before them) and `baseline` (a variant; "vanilla-sac"
             or else the first if there is none).
+        modules: Those that environments and callbacks come from, besides any that are beside the
+            tuned examples.
 
     Raises:
         CommandError: If the file cannot be read, or one of its runs could not be trained.
@@ -107,9 +109,12 @@ def load_study(path: str | Path) -> Study:
     if "seed" in config:
         raise CommandError(f"{path}: `seed` stands in `config`. List them as `seeds`.")
 
+    files = [_example_file(path, example) for example in examples]
+    modules = modules.over(given_modules((), *[file.parent for file in files]))
+    modules.load()
+
     cells, experiments = [], []
-    for example in examples:
-        file = _example_file(path, example)
+    for file in files:
         for variant in variants:
             settings = merge(config, load_variant(variant, path))
             for experiment in load_experiments(
@@ -123,8 +128,7 @@ def load_study(path: str | Path) -> Study:
     algorithm = _algorithm(path, experiments)
     _check_cells(path, cells)
     cells.sort(key=lambda cell: seeds.index(cell.seed))
-    folders = [_example_file(path, example).parent for example in examples]
-    return Study(path.stem, cells, algorithm, baseline, given_modules((), *folders))
+    return Study(path.stem, cells, algorithm, baseline, modules)
 
 
 def _read(path: Path) -> dict[str, Any]:
