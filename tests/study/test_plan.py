@@ -70,6 +70,19 @@ def test_names_may_have_dots(project):
     ]
 
 
+def test_tasks_of_one_environment_are_called_by_their_examples(project):
+    for name, env in (("light", "Pendulum-v1"), ("heavy", "Pendulum-v1"), ("cart", "CartPole-v1")):
+        text = EXAMPLE.replace("Pendulum-v1", env)
+        (project / "tuned_examples" / f"{name}.yaml").write_text(text)
+    path = project / "studies" / "small.yaml"
+    path.write_text(STUDY.replace("[small]", "[light, heavy, cart]"))
+    assert {(cell.example, cell.task) for cell in load_study(path).cells} == {
+        ("light", "light"),
+        ("heavy", "heavy"),
+        ("cart", "CartPole-v1"),
+    }
+
+
 def test_other_algorithms_have_no_figures(project):
     (project / "tuned_examples" / "small.yaml").write_text(
         "small: {run: PPO, env: CartPole-v1, config: {evaluation_interval: 1}}"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from helpers import finish, start
 from ray import tune
-from study_examples import STUDY, result, write_results
+from study_examples import EXAMPLE, STUDY, result, write_results
 
 from rllib_cikd import CIKD, CIKDConfig
 from rllib_cikd.cli.main import main
@@ -226,6 +226,27 @@ def test_a_session_killed_before_its_first_record_starts_anew(project, monkeypat
         (folder / "session-1" / "tuner.pkl").write_bytes(b"")
     run.run_study(study, folder)
     assert started == [(folder / "session-1", study.cells)] * 2
+
+
+def test_figures_have_the_names_that_tasks_have_now(project, monkeypatch):
+    """A second example of the environment has been added to the study since."""
+    path, folder = project / "studies" / "small.yaml", project / "results"
+    monkeypatch.setattr(run, "_start", lambda *_: [])
+    run.run_study(load_study(path), folder)  # writes cells.json, but Tune is not started
+    trial = folder / "session-1" / "small_cikd_seed0"
+    trial.mkdir(parents=True)
+    write_results(trial, result(2, 200, 1))
+    run.collect_raw(folder)
+    raw = folder / "raw" / "small_cikd_seed0.evaluations.csv"
+    assert {row["task"] for row in rows(raw)} == {"Pendulum-v1"}
+
+    monkeypatch.setattr(run, "_sessions", lambda *_: [folder / "session-1"])
+    monkeypatch.setattr(run, "_resume", lambda *_: [])
+    (project / "tuned_examples" / "heavy.yaml").write_text(EXAMPLE)
+    path.write_text(STUDY.replace("[small]", "[small, heavy]"))
+    run.run_study(load_study(path), folder)
+    run.collect_raw(folder)
+    assert {row["task"] for row in rows(raw)} == {"small"}
 
 
 @pytest.mark.parametrize("newer", ["figures", "results"])

@@ -35,6 +35,8 @@ class Cell:
         seed: Of everything random in the run.
         steps: Environment steps at which the run ends.
         config: The algorithm's settings: the example's, the study's and the variant's.
+        task: What figures call its task: the environment's id, or the example's name where others
+            of the study have the same environment.
     """
 
     example: str
@@ -42,15 +44,11 @@ class Cell:
     seed: int
     steps: int
     config: Mapping[str, Any]
+    task: str
 
     @property
     def name(self) -> str:
         return f"{self.example}_{self.variant}_seed{self.seed}"
-
-    @property
-    def task(self) -> str:
-        """The environment's id."""
-        return str(self.config["env"])
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def load_study(path: str | Path, modules: UserModules = NO_MODULES) -> Study:
     modules = modules.over(given_modules((), *[file.parent for file in files]))
     modules.load()
 
-    cells, experiments = [], []
+    configs, experiments = [], []
     for file in files:
         for variant in variants:
             settings = merge(config, load_variant(variant, path))
@@ -121,10 +119,15 @@ def load_study(path: str | Path, modules: UserModules = NO_MODULES) -> Study:
                 file, config={**settings, "seed": {"grid_search": seeds}}, stop={}
             ):
                 experiments.append(experiment)
-                cells += [
-                    Cell(file.stem, variant, found["seed"], horizons[file.stem], found)
-                    for found in experiment.trial_configs
-                ]
+                configs += [(file.stem, variant, found) for found in experiment.trial_configs]
+    examples_of: dict[str, set[str]] = {}
+    for example, _, found in configs:
+        examples_of.setdefault(str(found["env"]), set()).add(example)
+    cells = []
+    for example, variant, found in configs:
+        env = str(found["env"])
+        task = env if len(examples_of[env]) == 1 else example
+        cells.append(Cell(example, variant, found["seed"], horizons[example], found, task))
     algorithm = _algorithm(path, experiments)
     _check_cells(path, cells)
     cells.sort(key=lambda cell: seeds.index(cell.seed))

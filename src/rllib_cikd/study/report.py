@@ -73,7 +73,7 @@ def _of_study(folder: Path, out: Path, baseline: str | None, films: Sequence[Pat
     runs = [
         Run(
             cell["variant"],
-            str(cell["config"].get("env")),
+            str(cell.get("task") or cell["config"].get("env")),
             cell["config"].get("seed"),
             cell["config"],
         )

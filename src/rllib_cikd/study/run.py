@@ -54,12 +54,12 @@ class RawWriter(tune.Callback):
 
     def __init__(self, folder: Path, cells: Sequence[Cell]):
         self._folder = folder
-        self._runs = {cell.name: (cell.variant, cell.steps) for cell in cells}
+        self._runs = {cell.name: _entry(cell) for cell in cells}
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info) -> None:
         # Not `trial.path`: Tune copies results there every few seconds.
         name, folder = cell_name(trial), Path(trial.local_path or "")
-        write_raw(folder, *self._runs[name], self._folder, name)
+        write_raw(folder, self._runs[name], self._folder, name)
 
 
 def run_study(study: Study, folder: Path) -> list[tune.Result]:
@@ -83,7 +83,11 @@ def run_study(study: Study, folder: Path) -> list[tune.Result]:
     _tell_left_alone([name for name in begun if name not in settings], folder)
     about = {"baseline": study.baseline, "runs": list(settings)}
     write_whole(folder / STUDY_FILE, json.dumps(about) + "\n")
-    begun |= {name: begun[name] | settings[name] for name in settings if name in begun}
+    for name in [name for name in settings if name in begun]:
+        task = begun[name].get("task", begun[name]["config"]["env"])
+        if task != settings[name]["task"]:  # `collect_raw` writes its figures anew
+            (folder / "raw" / f"{name}.phases.csv").unlink(missing_ok=True)
+        begun[name] |= settings[name]
     write_whole(folder / CELLS_FILE, json.dumps(begun, indent=1) + "\n")
     results: list[tune.Result] = []
     for session in sessions:
@@ -133,7 +137,7 @@ def collect_raw(folder: Path) -> None:
         if not results.is_file():
             continue
         if not written.is_file() or written.stat().st_mtime <= results.stat().st_mtime:
-            write_raw(trial, entry["variant"], entry["steps"], raw, name)
+            write_raw(trial, entry, raw, name)
 
 
 def _start(study: Study, cells: Sequence[Cell], session: Path) -> list[tune.Result]:
@@ -198,13 +202,13 @@ def _defaults(study: Study) -> dict[str, Any]:
 def _settings(study: Study, defaults: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """What `cells.json` says of each run: its settings, over the defaults of its algorithm."""
     return {
-        cell.name: {
-            "variant": cell.variant,
-            "steps": cell.steps,
-            "config": {**defaults, **_plain(cell.config)},
-        }
+        cell.name: {**_entry(cell), "config": {**defaults, **_plain(cell.config)}}
         for cell in study.cells
     }
+
+
+def _entry(cell: Cell) -> dict[str, Any]:
+    return {"variant": cell.variant, "task": cell.task, "steps": cell.steps}
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
