@@ -45,6 +45,15 @@ def test_modules_that_register_environments(without_ray, project, monkeypatch):
     assert seen[1].modules == study.modules
 
 
+def test_what_a_study_does_not_look_at_is_said(without_ray, project, monkeypatch, capsys):
+    example = project / "tuned_examples" / "small.yaml"
+    example.write_text(EXAMPLE.replace("  run:", "  checkpoint_freq: 5\n  run:"))
+    monkeypatch.setattr(command, "_train", lambda *_: 0)
+    command.run(str(project / "studies" / "small.yaml"), storage_path=str(project))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("rllib: note: a study does not look at checkpoint_freq of small: ")
+
+
 @pytest.mark.parametrize("raised", [RuntimeError("of Tune's"), OSError(28, "No space left")])
 def test_a_folder_that_vanishes(without_ray, project, monkeypatch, capsys, raised):
     def run_study(study, folder):

@@ -83,15 +83,39 @@ def test_tasks_of_one_environment_are_called_by_their_examples(project):
     }
 
 
-def test_other_algorithms_have_no_figures(project):
-    (project / "tuned_examples" / "small.yaml").write_text(
-        "small: {run: PPO, env: CartPole-v1, config: {evaluation_interval: 1}}"
-    )
-    (project / VARIANTS_FILE).write_text("plain: {}\n")
-    path = project / "studies" / "small.yaml"
-    path.write_text("tuned_examples: [small]\nvariants: [plain]\nseeds: [0]\nsteps: 5\n")
-    with pytest.raises(CommandError, match=r"runs PPO\. .* `run: CIKD`"):
-        load_study(path)
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("run: CIKD", "run: PPO", ["small runs PPO.", "`run: CIKD`"]),
+        (
+            "  run:",
+            "  num_samples: 2\n  run:",
+            ["small has `num_samples: 2`", "`rllib train file`"],
+        ),
+        ("  run:", "  scheduler: asha\n  metric: m\n  run:", ["small has `scheduler: asha`"]),
+        ("  run:", "  search_alg: optuna\n  metric: m\n  run:", ["small has `search_alg: optuna`"]),
+        (
+            "random_steps: 200",
+            "actor_lr: {tune.loguniform: [1e-5, 1e-3]}",
+            ["small: config: actor_lr is drawn", "as variants"],
+        ),
+    ],
+)
+def test_what_a_study_cannot_do_with_a_tuned_example_is_said(project, old, new, words):
+    assert old in EXAMPLE
+    (project / "tuned_examples" / "small.yaml").write_text(EXAMPLE.replace(old, new))
+    with pytest.raises(CommandError) as error:
+        load_study(project / "studies" / "small.yaml")
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_what_a_study_does_not_look_at_is_known(project):
+    text = "small:\n  num_samples: 1\n  checkpoint_freq: 5\n  storage_path: elsewhere\n"
+    (project / "tuned_examples" / "small.yaml").write_text(EXAMPLE.replace("small:\n", text))
+    not_used = load_study(project / "studies" / "small.yaml").not_used
+    assert not_used == ["checkpoint_freq of small", "storage_path of small"]
+    assert load_study("quick").not_used == []
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)

@@ -65,6 +65,12 @@ def run(
     for session in sorted(folder.glob("session-*")):
         modules = modules.over(recall_modules(str(session)))
     study = load_study(path, modules)
+    if study.not_used:
+        print(
+            f"rllib: note: a study does not look at {', '.join(study.not_used)}: of a tuned "
+            "example it takes `run`, `env` and `config`.",
+            file=sys.stderr,
+        )
     with ExitStack() as at_end:
         at_end.callback(_lock(folder).release)
         if start_ray(ray_address, study.modules):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,19 +10,25 @@ from typing import Any
 from rllib_cikd.cikd import CIKD
 from rllib_cikd.common.errors import CommandError, did_you_mean
 from rllib_cikd.common.user_modules import NO_MODULES, UserModules, given_modules
-from rllib_cikd.experiments.experiment import Experiment, load_experiments, merge
+from rllib_cikd.experiments.check import find_algorithm
+from rllib_cikd.experiments.experiment import Experiment, check_experiments, merge, read_specs
 from rllib_cikd.experiments.packaged import (
     TUNED_EXAMPLES,
     packaged,
     packaged_names,
     study_file,
 )
+from rllib_cikd.experiments.read import read_experiments
+from rllib_cikd.experiments.search_space import domains
 from rllib_cikd.experiments.variants import load_variant
 from rllib_cikd.experiments.yaml_file import read_yaml
 
 #: Keys of a study file.
 STUDY_KEYS = ("tuned_examples", "variants", "seeds", "steps", "config", "baseline")
 _ENDINGS = (".yaml", ".yml")
+# Of a tuned example: what a study looks at or has keys of its own for, and what it does not do.
+_USED = ("run", "env", "config", "stop", "metric", "mode")
+_CHOOSE_TRIALS = ("num_samples", "scheduler", "search_alg")
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,8 @@ class Study:
         cells: All runs. Seeds vary slowest, so that a study cut short has whole comparisons.
         algorithm: CIKD, or a class of the user's that is derived from it.
         baseline: The variant that others are measured against.
+        not_used: Keys of its tuned examples that a study does not look at, such as "loggers of
+            cikd-hopper".
         modules: The user's: those named to the command, and any beside its tuned examples.
     """
 
@@ -67,6 +75,7 @@ class Study:
     cells: list[Cell]
     algorithm: type[CIKD]
     baseline: str
+    not_used: list[str]
     modules: UserModules
 
 
@@ -110,28 +119,22 @@ def load_study(path: str | Path, modules: UserModules = NO_MODULES) -> Study:
     files = [_example_file(path, example) for example in examples]
     modules = modules.over(given_modules((), *[file.parent for file in files]))
     modules.load()
+    not_used = [f"{key} of {file.stem}" for file in files for key in _other_keys(path, file)]
 
-    configs, experiments = [], []
+    algorithm = _algorithm(path, files)
+    configs = []
     for file in files:
         for variant in variants:
             settings = merge(config, load_variant(variant, path))
-            for experiment in load_experiments(
-                file, config={**settings, "seed": {"grid_search": seeds}}, stop={}
-            ):
-                experiments.append(experiment)
+            settings["seed"] = {"grid_search": seeds}
+            specs = read_specs(file, variant=None, config=settings, options={})
+            for experiment in check_experiments(file, specs, stop={}):
+                _check_drawn(path, file, experiment)
                 configs += [(file.stem, variant, found) for found in experiment.trial_configs]
-    examples_of: dict[str, set[str]] = {}
-    for example, _, found in configs:
-        examples_of.setdefault(str(found["env"]), set()).add(example)
-    cells = []
-    for example, variant, found in configs:
-        env = str(found["env"])
-        task = env if len(examples_of[env]) == 1 else example
-        cells.append(Cell(example, variant, found["seed"], horizons[example], found, task))
-    algorithm = _algorithm(path, experiments)
+    cells = _cells(configs, horizons)
     _check_cells(path, cells)
     cells.sort(key=lambda cell: seeds.index(cell.seed))
-    return Study(path.stem, cells, algorithm, baseline, modules)
+    return Study(path.stem, cells, algorithm, baseline, not_used, modules)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -204,22 +207,63 @@ def _example_file(study: Path, example: str) -> Path:
     return found
 
 
-def _algorithm(path: Path, experiments: list[Experiment]) -> type[CIKD]:
-    """The one of all experiments."""
-    algorithms = list(dict.fromkeys(experiment.algorithm for experiment in experiments))
-    for algorithm in algorithms:
-        if not issubclass(algorithm, CIKD):
+def _other_keys(path: Path, file: Path) -> list[str]:
+    """Those of a tuned example that a study does not look at.
+
+    Raises:
+        CommandError: If the example says how trials are chosen.
+    """
+    given: dict[str, Any] = {}
+    for experiment in read_experiments(file).values():
+        given |= {key: value for key, value in experiment.items() if value is not None}
+    for key in _CHOOSE_TRIALS:
+        if given.get(key, 1) != 1:  # `num_samples: 1` is the default
             raise CommandError(
-                f"{path}: one of its tuned examples runs {algorithm.__name__}. A study compares "
-                "variants of CIKD, vanilla-sac among them: give `run: CIKD`, or train the example "
-                "with `rllib train file`."
+                f"{path}: {file.stem} has `{key}: {given[key]}`. A study trains each variant with "
+                "each seed once: leave it out, or train the example with `rllib train file`."
             )
-    if len(algorithms) > 1:
-        raise CommandError(
-            f"{path}: its tuned examples run {[found.__name__ for found in algorithms]}. A study "
-            "has one algorithm."
-        )
-    return algorithms[0]
+    return [key for key in given if key not in (*_USED, *_CHOOSE_TRIALS)]
+
+
+def _algorithm(path: Path, files: Sequence[Path]) -> type[CIKD]:
+    """The one of all tuned examples."""
+    found = {}
+    for file in files:
+        for experiment in read_experiments(file).values():
+            algorithm = found[file.stem] = find_algorithm(experiment.get("run"))
+            if not issubclass(algorithm, CIKD):
+                raise CommandError(
+                    f"{path}: {file.stem} runs {algorithm.__name__}. A study compares variants of "
+                    "CIKD, vanilla-sac among them: give `run: CIKD`, or train the example with "
+                    "`rllib train file`."
+                )
+    first, *others = dict.fromkeys(found.values())
+    if others:
+        names = {example: algorithm.__name__ for example, algorithm in found.items()}
+        raise CommandError(f"{path}: its tuned examples run {names}. A study has one algorithm.")
+    return first
+
+
+def _check_drawn(path: Path, file: Path, experiment: Experiment) -> None:
+    for key, value in experiment.param_space.items():
+        if any(domains(value)):
+            raise CommandError(
+                f"{path}: {file.stem}: config: {key} is drawn anew each time that the study is "
+                "started. Give a value, or several as variants."
+            )
+
+
+def _cells(configs: Sequence[tuple[str, str, Any]], horizons: Mapping[str, int]) -> list[Cell]:
+    """A run for each config, which comes with its example and variant."""
+    examples_of: dict[str, set[str]] = {}
+    for example, _, config in configs:
+        examples_of.setdefault(str(config["env"]), set()).add(example)
+    cells = []
+    for example, variant, config in configs:
+        env = str(config["env"])
+        task = env if len(examples_of[env]) == 1 else example
+        cells.append(Cell(example, variant, config["seed"], horizons[example], config, task))
+    return cells
 
 
 def _check_cells(path: Path, cells: list[Cell]) -> None:
