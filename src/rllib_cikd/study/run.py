@@ -89,10 +89,16 @@ def run_study(study: Study, folder: Path) -> list[tune.Result]:
             (folder / "raw" / f"{name}.phases.csv").unlink(missing_ok=True)
         begun[name] |= settings[name]
     write_whole(folder / CELLS_FILE, json.dumps(begun, indent=1) + "\n")
+    cells_of: dict[Path, list[Cell]] = {}
+    for cell in study.cells:
+        if cell.name in begun:
+            cells_of.setdefault(folder / begun[cell.name]["session"], []).append(cell)
+    for session, cells in cells_of.items():
+        set_horizons(session, {cell.name: cell.steps for cell in cells})
+        mend_run(str(session), study.algorithm)
     results: list[tune.Result] = []
-    for session in sessions:
-        cells = [c for c in study.cells if begun.get(c.name, {}).get("session") == session.name]
-        results += _resume(study, cells, session) if cells else []
+    for session in sorted(cells_of, key=_session_number):
+        results += _resume(study, cells_of[session], session)
         if any(state(result) == "unfinished" for result in results):
             return results  # interrupted
     new = [cell for cell in study.cells if cell.name not in begun]
@@ -119,7 +125,7 @@ def _tell_left_alone(names: Sequence[str], folder: Path) -> None:
     if names:
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         print(
-            f"left alone, as they are not in the study's file: {len(names)} runs of {folder}: "
+            f"in {folder}, but not in the study's file, so left alone: "
             f"{', '.join(names[:_NAMED])}{more}",
             flush=True,
         )
@@ -165,19 +171,17 @@ def _start(study: Study, cells: Sequence[Cell], session: Path) -> list[tune.Resu
 
 def _resume(study: Study, cells: Sequence[Cell], session: Path) -> list[tune.Result]:
     """Goes on with these runs of a session as far as they have not ended; returns all of them."""
-    horizons = {cell.name: cell.steps for cell in cells}
-    set_horizons(session, horizons)
-    mend_run(str(session), study.algorithm)
+    names = {cell.name for cell in cells}
     tuner = restore_tuner(str(session), study.algorithm)
     trials = tune.ExperimentAnalysis(str(session)).trials
     ended = {cell_name(trial) for trial in trials if trial.status == Trial.TERMINATED}
-    if horizons.keys() <= ended:
+    if names <= ended:
         results = tuner.get_results()
     else:
-        replace_stored(tuner, horizons, _callbacks(study, cells, session))
+        replace_stored(tuner, names, _callbacks(study, cells, session))
         with interrupt.after_a_checkpoint():
             results = tuner.fit()
-    return [result for result in results if Path(result.path).name in horizons]
+    return [result for result in results if Path(result.path).name in names]
 
 
 def _callbacks(study: Study, cells: Sequence[Cell], session: Path) -> list[tune.Callback]:
