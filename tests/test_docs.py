@@ -134,6 +134,9 @@ def test_yaml_is_accepted(code, desk):
         Path("my-study.yaml").write_text(code)
         assert load_study("my-study.yaml").cells
         return
+    if code.startswith("# studies/variants.yaml"):
+        assert all(load_experiments("my.yaml", config=settings) for settings in content.values())
+        return
     if "run" not in next(iter(content.values())):  # what is to be written into an experiment
         over = {"metric": "training_iteration", "num_samples": 4} if "scheduler" in content else {}
         content = {"mine": EXPERIMENT | over | content}

@@ -7,9 +7,10 @@ def test_every_option_reaches_the_study(run_main, monkeypatch):
         "rllib_cikd.study.command.run", lambda file, **given: seen.update(given, file=file)
     )
     options = ["--storage-path", "d", "-n", "n", "--ray-address", "a:1", "-v"]
+    options += ["--import", "m", "--import", "o"]
     run_main("study", "run", "s.yaml", *options)
     names = {"storage_path": "d", "experiment_name": "n", "ray_address": "a:1"}
-    assert seen == {"file": "s.yaml", **names, "verbose": True}
+    assert seen == {"file": "s.yaml", **names, "imports": ["m", "o"], "verbose": True}
 
 
 def test_a_studys_results_are_in_a_folder(run_main):

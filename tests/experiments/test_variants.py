@@ -40,14 +40,17 @@ def test_nested_settings_are_laid_over_one_by_one():
 
 @pytest.mark.parametrize(
     ("variant", "words"),
-    [("ensembel-sac", "Did you mean 'ensemble-sac'"), ("nonsense", "has vanilla-sac, ")],
+    [
+        ("ensembel-sac", "Did you mean 'ensemble-sac'"),
+        ("nonsense", r"nor in the package\. Known: vanilla-sac, "),
+    ],
 )
 def test_unknown_variants_are_refused(variant, words):
     with pytest.raises(CommandError, match=words):
         load_experiments(PENDULUM, variant=variant)
 
 
-def test_variants_without_their_file(tmp_path):
+def test_own_variants_are_laid_over_the_packages(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text(PENDULUM.read_text())
     load = functools.partial(load_experiments, file, variant="cikd-k5")
@@ -63,3 +66,5 @@ def test_variants_without_their_file(tmp_path):
     (experiment,) = load()
     assert experiment.trial_configs[0]["ensemble_size"] == 7
     assert experiment.trial_configs[0]["actor_lr"] == 1e-4  # no text
+    (experiment,) = load_experiments(file, variant="vanilla-sac")  # the package's, as it has none
+    assert experiment.trial_configs[0]["ensemble_size"] == 1

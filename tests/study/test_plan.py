@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from study_examples import ROOT, STUDY
+from study_examples import EXAMPLE, ROOT, STUDY
 
 from rllib_cikd.common.errors import CommandError
+from rllib_cikd.experiments.variants import VARIANTS_FILE
 from rllib_cikd.study.plan import load_study
 
 STUDIES = sorted(path for path in (ROOT / "studies").glob("*.yaml") if path.stem != "variants")
@@ -50,6 +51,71 @@ def test_a_variants_networks_are_the_studys_in_all_else(project):
         "fcnet_hiddens": [64, 64],
         "critic_layer_norm": True,
     }
+
+
+def test_names_may_have_dots(project):
+    (project / VARIANTS_FILE).write_text("tau-0.01: {tau: 0.01}\ntau-0.02: {tau: 0.02}\n")
+    for name in ("pend-0.5", "pend-0.6"):
+        (project / "tuned_examples" / f"{name}.yaml").write_text(EXAMPLE)
+    path = project / "studies" / "small.yaml"
+    path.write_text(
+        "tuned_examples: [pend-0.5, ../tuned_examples/pend-0.6.yaml]\n"
+        "variants: [tau-0.01, tau-0.02]\nseeds: [0]\nsteps: {pend-0.5: 5, pend-0.6: 6}\n"
+    )
+    assert [(cell.name, cell.steps) for cell in load_study(path).cells] == [
+        ("pend-0.5_tau-0.01_seed0", 5),
+        ("pend-0.5_tau-0.02_seed0", 5),
+        ("pend-0.6_tau-0.01_seed0", 6),
+        ("pend-0.6_tau-0.02_seed0", 6),
+    ]
+
+
+def test_tasks_of_one_environment_are_called_by_their_examples(project):
+    for name, env in (("light", "Pendulum-v1"), ("heavy", "Pendulum-v1"), ("cart", "CartPole-v1")):
+        text = EXAMPLE.replace("Pendulum-v1", env)
+        (project / "tuned_examples" / f"{name}.yaml").write_text(text)
+    path = project / "studies" / "small.yaml"
+    path.write_text(STUDY.replace("[small]", "[light, heavy, cart]"))
+    assert {(cell.example, cell.task) for cell in load_study(path).cells} == {
+        ("light", "light"),
+        ("heavy", "heavy"),
+        ("cart", "CartPole-v1"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("run: CIKD", "run: PPO", ["small runs PPO.", "`run: CIKD`"]),
+        (
+            "  run:",
+            "  num_samples: 2\n  run:",
+            ["small has `num_samples: 2`", "`rllib train file`"],
+        ),
+        ("  run:", "  scheduler: asha\n  metric: m\n  run:", ["small has `scheduler: asha`"]),
+        ("  run:", "  search_alg: optuna\n  metric: m\n  run:", ["small has `search_alg: optuna`"]),
+        (
+            "random_steps: 200",
+            "actor_lr: {tune.loguniform: [1e-5, 1e-3]}",
+            ["small: config: actor_lr is drawn", "as variants"],
+        ),
+    ],
+)
+def test_what_a_study_cannot_do_with_a_tuned_example_is_said(project, old, new, words):
+    assert old in EXAMPLE
+    (project / "tuned_examples" / "small.yaml").write_text(EXAMPLE.replace(old, new))
+    with pytest.raises(CommandError) as error:
+        load_study(project / "studies" / "small.yaml")
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_what_a_study_does_not_look_at_is_known(project):
+    text = "small:\n  num_samples: 1\n  checkpoint_freq: 5\n  storage_path: elsewhere\n"
+    (project / "tuned_examples" / "small.yaml").write_text(EXAMPLE.replace("small:\n", text))
+    not_used = load_study(project / "studies" / "small.yaml").not_used
+    assert not_used == ["checkpoint_freq of small", "storage_path of small"]
+    assert load_study("quick").not_used == []
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)

@@ -68,7 +68,7 @@ def test_rows_of_phases():
 
 def test_files_have_a_line_for_each_row(tmp_path):
     trial = write_results(tmp_path, result(1, None, 0), result(2, 200, 1), result(4, 400, 2))
-    write_raw(trial, "cikd", 300, tmp_path / "raw", "small")
+    write_raw(trial, {"variant": "cikd", "steps": 300}, tmp_path / "raw", "small")
     evaluations, phases = sorted((tmp_path / "raw").glob("small.*.csv"))
     lines = evaluations.read_text().splitlines()
     assert len(lines) == 1 + 2 * 6  # the second evaluation ends the run
@@ -82,3 +82,11 @@ def test_files_have_a_line_for_each_row(tmp_path):
         "cikd,Task-v0,7,2,400,1,policy_0,8.0,0.123457,4.0,2.0,,,0.5",
         "cikd,Task-v0,7,2,400,1,policy_1,,,,,,,0.5",
     ]
+
+
+def test_a_task_may_have_another_name_than_its_environment(tmp_path):
+    trial = write_results(tmp_path, result(2, 200, 1))
+    run = {"variant": "cikd", "task": "heavy", "steps": 300}
+    write_raw(trial, run, tmp_path / "raw", "small")
+    for path in (tmp_path / "raw").glob("small.*.csv"):
+        assert {line.split(",")[1] for line in path.read_text().splitlines()[1:]} == {"heavy"}

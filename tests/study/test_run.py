@@ -5,17 +5,22 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
 from helpers import finish, start
-from study_examples import STUDY, result, write_results
+from ray import tune
+from study_examples import EXAMPLE, STUDY, result, write_results
 
 from rllib_cikd import CIKD, CIKDConfig
 from rllib_cikd.cli.main import main
 from rllib_cikd.common.errors import CommandError
+from rllib_cikd.experiments.outcome import state
+from rllib_cikd.experiments.tune_record import newest_record
 from rllib_cikd.study import run
+from rllib_cikd.study.folder import recorded_cells
 from rllib_cikd.study.plan import load_study
 
 
@@ -96,13 +101,97 @@ def test_a_killed_study_goes_on_and_grows(project, capsys):
     assert "--experiment-name" in stderr
 
 
+def pretend_a_session(monkeypatch, folder: Path) -> None:
+    """As if Tune had trained the runs in `cells.json`, and had nothing left to do."""
+    monkeypatch.setattr(run, "_sessions", lambda *_: [folder / "session-1"])
+    for name in ("set_horizons", "mend_run", "_resume"):
+        monkeypatch.setattr(run, name, lambda *_: [])
+
+
+def iterations(folder: Path) -> dict[int, list[int]]:
+    """By seed, those of the runs of `vanilla-sac`."""
+    return {
+        int(path.parent.name.partition("_seed")[2]): [
+            json.loads(line)["training_iteration"] for line in path.read_text().splitlines()
+        ]
+        for path in sorted(folder.glob("session-1/*/result.json"))
+    }
+
+
+class InterruptedOnce(tune.Callback):
+    """Sends Ctrl-C with the first result."""
+
+    interrupted = False
+
+    def on_trial_result(self, iteration, trials, trial, result, **info) -> None:
+        if not self.interrupted:
+            self.interrupted = True
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_what_a_begun_study_asks_for_may_change(ray_cluster, project, monkeypatch, capsys):
+    """Runs that were taken out are left alone until they are put back; a horizon may be raised;
+    what was killed at its horizon is over."""
+    path, folder = project / "studies" / "small.yaml", project / "results"
+
+    def asks_for(seeds: str, steps: int, done: bool = True) -> list[str]:
+        text = STUDY.replace("[vanilla-sac, cikd]", "[vanilla-sac]").replace("[0, 1]", seeds)
+        path.write_text(text.replace("steps: 1000", f"steps: {steps}"))
+        results = run.run_study(load_study(path), folder)
+        run.collect_raw(folder)
+        assert all(state(result) == "done" for result in results) is done
+        return sorted(Path(result.path).name for result in results)
+
+    with monkeypatch.context() as patch:
+        callbacks = run._callbacks
+        patch.setattr(run, "_callbacks", lambda *given: [*callbacks(*given), InterruptedOnce()])
+        patch.setenv("TUNE_MAX_PENDING_TRIALS_PG", "1")
+        asks_for("[0, 1, 2, 3, 4, 5]", 1000, done=False)
+    begun = iterations(folder)
+    assert "seed5" not in newest_record(folder / "session-1").read_text()  # Tune makes it later
+    assert all(len(found) < 5 for found in begun.values())
+    ended = {seed: [1, 2, 3, 4, 5] for seed in (0, 5)}
+
+    capsys.readouterr()
+    assert asks_for("[0, 5]", 1000) == ["small_vanilla-sac_seed0", "small_vanilla-sac_seed5"]
+    alone = ", ".join(f"small_vanilla-sac_seed{seed}" for seed in (1, 2, 3))
+    assert f"so left alone: {alone} and 1 more\n" in capsys.readouterr().out
+    assert iterations(folder) == begun | ended
+
+    record = newest_record(folder / "session-1")
+    text = record.read_text()
+    record.write_text(text.replace('\\"status\\": \\"TERMINATED', '\\"status\\": \\"RUNNING'))
+    assert record.read_text() != text
+    assert len(asks_for("[0, 5]", 1000)) == 2
+    assert iterations(folder) == begun | ended
+
+    assert len(asks_for("[0, 1, 4]", 1400)) == 3
+    further = {seed: [1, 2, 3, 4, 5, 6, 7] for seed in (0, 1, 4)}
+    assert iterations(folder) == begun | ended | further
+    for seed in (0, 1, 4):
+        evaluations = rows(folder / "raw" / f"small_vanilla-sac_seed{seed}.evaluations.csv")
+        assert {int(row["step"]) for row in evaluations} == {400, 800, 1200}
+
+
+def test_a_horizon_is_not_lowered(project, monkeypatch):
+    path, folder = project / "studies" / "small.yaml", project / "results"
+    monkeypatch.setattr(run, "_start", lambda *_: [])
+    run.run_study(load_study(path), folder)  # writes cells.json, but Tune is not started
+    pretend_a_session(monkeypatch, folder)
+    path.write_text(STUDY.replace("steps: 1000", "steps: 900"))
+    with pytest.raises(CommandError, match=r"with steps=1000; now it is 900\. .* raised, not low"):
+        run.run_study(load_study(path), folder)
+    path.write_text(STUDY.replace("steps: 1000", "steps: 1100"))
+    run.run_study(load_study(path), folder)
+    assert {cell["steps"] for cell in recorded_cells(folder).values()} == {1100}
+
+
 def test_a_default_that_changed_since_is_refused(project, monkeypatch):
     """Unless the study sets it to what it was."""
     path, folder = project / "studies" / "small.yaml", project / "results"
     monkeypatch.setattr(run, "_start", lambda *_: [])
     run.run_study(load_study(path), folder)  # writes cells.json, but Tune is not started
-    monkeypatch.setattr(run, "_sessions", lambda *_: [folder / "session-1"])
-    monkeypatch.setattr(run, "_resume", lambda *_: [])
+    pretend_a_session(monkeypatch, folder)
     run.run_study(load_study(path), folder)
     monkeypatch.setattr(
         CIKD, "get_default_config", lambda: CIKDConfig().training(return_window=7, tau=0.01)
@@ -112,6 +201,21 @@ def test_a_default_that_changed_since_is_refused(project, monkeypatch):
         run.run_study(load_study(path), folder)
     path.write_text(STUDY.replace("true}", "true, return_window: 5, tau: 0.005}"))
     run.run_study(load_study(path), folder)
+
+
+def test_a_setting_that_did_not_exist_when_the_study_was_begun_is_no_change(project, monkeypatch):
+    path, folder = project / "studies" / "small.yaml", project / "results"
+    monkeypatch.setattr(run, "_start", lambda *_: [])
+    run.run_study(load_study(path), folder)  # writes cells.json, but Tune is not started
+    cells = json.loads((folder / "cells.json").read_text())
+    for cell in cells.values():
+        del cell["config"]["critic_targets"]
+    (folder / "cells.json").write_text(json.dumps(cells))
+    pretend_a_session(monkeypatch, folder)
+    run.run_study(load_study(path), folder)
+    path.write_text(STUDY.replace("true}", "true, critic_targets: shared}"))
+    with pytest.raises(CommandError, match=r"begun .* critic_targets='own'; now it is 'shared'"):
+        run.run_study(load_study(path), folder)
 
 
 @pytest.mark.parametrize("left", ["nothing", "a folder without a record"])
@@ -127,6 +231,26 @@ def test_a_session_killed_before_its_first_record_starts_anew(project, monkeypat
         (folder / "session-1" / "tuner.pkl").write_bytes(b"")
     run.run_study(study, folder)
     assert started == [(folder / "session-1", study.cells)] * 2
+
+
+def test_figures_have_the_names_that_tasks_have_now(project, monkeypatch):
+    """A second example of the environment has been added to the study since."""
+    path, folder = project / "studies" / "small.yaml", project / "results"
+    monkeypatch.setattr(run, "_start", lambda *_: [])
+    run.run_study(load_study(path), folder)  # writes cells.json, but Tune is not started
+    trial = folder / "session-1" / "small_cikd_seed0"
+    trial.mkdir(parents=True)
+    write_results(trial, result(2, 200, 1))
+    run.collect_raw(folder)
+    raw = folder / "raw" / "small_cikd_seed0.evaluations.csv"
+    assert {row["task"] for row in rows(raw)} == {"Pendulum-v1"}
+
+    pretend_a_session(monkeypatch, folder)
+    (project / "tuned_examples" / "heavy.yaml").write_text(EXAMPLE)
+    path.write_text(STUDY.replace("[small]", "[small, heavy]"))
+    run.run_study(load_study(path), folder)
+    run.collect_raw(folder)
+    assert {row["task"] for row in rows(raw)} == {"small"}
 
 
 @pytest.mark.parametrize("newer", ["figures", "results"])

@@ -23,5 +23,6 @@ def test_a_studys_progress_tells_the_time_left(monkeypatch):
     progress.on_trial_start(0, [a, b], b)  # resumed: 1,200 of 4,000 steps were done
     now[0], b.last_result = 150.0, {"num_env_steps_sampled_lifetime": 1000}
     # 800 steps in 50 s; 2,000 are left: 125 s.
-    line = progress.summary([a, b], ending=b)
+    alone = FakeTrial("d", "TERMINATED", 700)  # not in the study's file any more
+    line = progress.summary([a, b, alone], ending=b)
     assert line == "s: 2 of 3 runs ended, 50% of all steps, 2m 05s left"

@@ -69,6 +69,14 @@ def lines(text: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines()]
 
 
+def test_runs_that_were_taken_out_are_not_shown(study, being_trained, capsys):
+    (study / "study.json").write_text(json.dumps({"baseline": "v", "runs": ["a", "b", "new"]}))
+    assert watch.watch(str(study)) == 0
+    summary, _, _, *rows = capsys.readouterr().out.splitlines()
+    assert summary == "small: 1 running, 1 ended, 7s left"
+    assert [row.split()[0] for row in rows] == ["b", "a"]
+
+
 def test_once_where_there_is_no_terminal(study, being_trained, capsys):
     assert watch.watch(str(study)) == 0
     summary, _, *table = capsys.readouterr().out.splitlines()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from rllib_cikd.cli.ray_command import RayAddress, RayCommand, Verbose
+from rllib_cikd.cli.ray_command import Imports, RayAddress, RayCommand, Verbose
 from rllib_cikd.common.errors import USAGE_ERROR, CommandError, print_error
 
 app = typer.Typer(help="Compare variants over tasks and seeds.", rich_markup_mode=None)
@@ -39,6 +39,7 @@ def run_study(
             help="Name of the study's folder in there (default: the file's name).",
         ),
     ] = None,
+    imports: Imports = None,
     ray_address: RayAddress = None,
     verbose: Verbose = False,
 ) -> int:
@@ -53,6 +54,7 @@ def run_study(
         file,
         storage_path=storage_path,
         experiment_name=experiment_name,
+        imports=imports or (),
         ray_address=ray_address,
         verbose=verbose,
     )

@@ -157,7 +157,8 @@ def _correct(trial: Trial, folder: Path, algorithm: type[Algorithm]) -> None:
     trial.run_metadata.checkpoint_manager = corrected
     newest = corrected.latest_checkpoint_result
     reached = newest is not None and _result_at(folder, newest.metrics.get(ITERATION))
-    if reached and trial.should_stop(flatten_dict(reached)):  # Tune would train on before it looks
+    # Tune would train on before it looks. A trial that was done may have a higher goal now.
+    if reached and trial.should_stop({**flatten_dict(reached), "done": False}):
         trial.status, trial.run_metadata.last_result = Trial.TERMINATED, reached
     # New checkpoints must not be written into the folders of others, not even of damaged ones.
     numbers = [int(m.group(1)) for m in map(_CHECKPOINT.fullmatch, _names(folder)) if m]

@@ -18,19 +18,27 @@ def load_variant(name: str, experiment_file: Path) -> dict[str, Any]:
 
     Args:
         name: A key of `studies/variants.yaml`.
-        experiment_file: Whose folder, or the nearest one above it that has that file, to look in;
-            if there is none, the variants that come with the package are meant.
+        experiment_file: In whose folder, or the nearest one above it that has that file, to look;
+            its variants are laid over those that come with the package.
 
     Raises:
         CommandError: If there is no such variant.
     """
     folders = experiment_file.resolve().parents
-    path = next((f / VARIANTS_FILE for f in folders if (f / VARIANTS_FILE).is_file()), None)
-    path = path or packaged_names(STUDIES)[VARIANTS]
+    packaged = packaged_names(STUDIES)[VARIANTS]
+    path = next((f / VARIANTS_FILE for f in folders if (f / VARIANTS_FILE).is_file()), packaged)
+    variants = _read(packaged) | _read(path)
+    if name not in variants:
+        known = ", ".join(variants)
+        raise CommandError(
+            f"variant {name!r} is not in {path}, nor in the package.{did_you_mean(name, variants)} "
+            f"Known: {known}."
+        )
+    return variants[name]
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
     variants = read_yaml(path)
     if not isinstance(variants, dict) or not all(isinstance(v, dict) for v in variants.values()):
         raise CommandError(f"{path}: its form is `variant-name: {{setting: value, ...}}`.")
-    if name not in variants:
-        known = ", ".join(variants)
-        raise CommandError(f"variant {name!r}: {path} has {known}.{did_you_mean(name, variants)}")
-    return variants[name]
+    return variants

@@ -14,6 +14,13 @@ def recorded_cells(folder: Path) -> dict[str, dict[str, Any]]:
     return _read_json(folder / CELLS_FILE)
 
 
+def recorded_runs(folder: Path) -> dict[str, dict[str, Any]]:
+    """Of `recorded_cells`, those that the study's file asked for when it was last started."""
+    cells = recorded_cells(folder)
+    asked_for = _read_json(folder / STUDY_FILE).get("runs", cells)
+    return {name: cell for name, cell in cells.items() if name in asked_for}
+
+
 def baseline_of(folder: Path) -> str | None:
     """The baseline that the study in this folder names; None if there is no study."""
     return _read_json(folder / STUDY_FILE).get("baseline")

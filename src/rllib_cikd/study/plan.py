@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rllib_cikd.cikd import CIKD
 from rllib_cikd.common.errors import CommandError, did_you_mean
-from rllib_cikd.common.user_modules import UserModules, given_modules
-from rllib_cikd.experiments.experiment import Experiment, load_experiments, merge
+from rllib_cikd.common.user_modules import NO_MODULES, UserModules, given_modules
+from rllib_cikd.experiments.check import find_algorithm
+from rllib_cikd.experiments.experiment import Experiment, check_experiments, merge, read_specs
 from rllib_cikd.experiments.packaged import (
     TUNED_EXAMPLES,
     packaged,
     packaged_names,
     study_file,
 )
+from rllib_cikd.experiments.read import read_experiments
+from rllib_cikd.experiments.search_space import domains
 from rllib_cikd.experiments.variants import load_variant
 from rllib_cikd.experiments.yaml_file import read_yaml
 
 #: Keys of a study file.
 STUDY_KEYS = ("tuned_examples", "variants", "seeds", "steps", "config", "baseline")
+_ENDINGS = (".yaml", ".yml")
+# Of a tuned example: what a study looks at or has keys of its own for, and what it does not do.
+_USED = ("run", "env", "config", "stop", "metric", "mode")
+_CHOOSE_TRIALS = ("num_samples", "scheduler", "search_alg")
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,8 @@ class Cell:
         seed: Of everything random in the run.
         steps: Environment steps at which the run ends.
         config: The algorithm's settings: the example's, the study's and the variant's.
+        task: What figures call its task: the environment's id, or the example's name where others
+            of the study have the same environment.
     """
 
     example: str
@@ -40,15 +50,11 @@ class Cell:
     seed: int
     steps: int
     config: Mapping[str, Any]
+    task: str
 
     @property
     def name(self) -> str:
         return f"{self.example}_{self.variant}_seed{self.seed}"
-
-    @property
-    def task(self) -> str:
-        """The environment's id."""
-        return str(self.config["env"])
 
 
 @dataclass(frozen=True)
@@ -58,19 +64,22 @@ class Study:
     Attributes:
         name: The file's; names the folder of results.
         cells: All runs. Seeds vary slowest, so that a study cut short has whole comparisons.
-        experiment: One of the checked experiments; tells the algorithm.
+        algorithm: CIKD, or a class of the user's that is derived from it.
         baseline: The variant that others are measured against.
-        modules: Those beside its tuned examples.
+        not_used: Keys of its tuned examples that a study does not look at, such as "loggers of
+            cikd-hopper".
+        modules: The user's: those named to the command, and any beside its tuned examples.
     """
 
     name: str
     cells: list[Cell]
-    experiment: Experiment
+    algorithm: type[CIKD]
     baseline: str
+    not_used: list[str]
     modules: UserModules
 
 
-def load_study(path: str | Path) -> Study:
+def load_study(path: str | Path, modules: UserModules = NO_MODULES) -> Study:
     """Reads a study file and checks every run that it asks for.
 
     Args:
@@ -80,6 +89,8 @@ def load_study(path: str | Path) -> Study:
             `seeds`, `steps` (a number, or one for each example) and, if wanted, `config` (settings
             of all runs; a variant's own go before them) and `baseline` (a variant; "vanilla-sac"
             or else the first if there is none).
+        modules: Those that environments and callbacks come from, besides any that are beside the
+            tuned examples.
 
     Raises:
         CommandError: If the file cannot be read, or one of its runs could not be trained.
@@ -92,35 +103,38 @@ def load_study(path: str | Path) -> Study:
                 f"{path}: `{key}` is missing. The form is {{tuned_examples: [cikd-hopper], "
                 "variants: [vanilla-sac, cikd], seeds: [0, 1, 2], steps: 1000000}."
             )
-    examples, variants = (_names(path, content, key) for key in ("tuned_examples", "variants"))
+    examples = _names(path, content, "tuned_examples", _example_name)
+    variants = _names(path, content, "variants")
     seeds = _seeds(path, content["seeds"])
     baseline = content.get("baseline", "vanilla-sac" if "vanilla-sac" in variants else variants[0])
     if baseline not in variants:
         raise CommandError(f"{path}: baseline: {baseline} is none of its variants {variants}.")
-    horizons = _horizons(path, content["steps"], [Path(name).stem for name in examples])
+    horizons = _horizons(path, content["steps"], [_example_name(name) for name in examples])
     config = content.get("config") or {}
     if not isinstance(config, dict):
         raise CommandError(f"{path}: `config` is {config!r}, not a mapping of settings.")
     if "seed" in config:
         raise CommandError(f"{path}: `seed` stands in `config`. List them as `seeds`.")
 
-    cells, experiments = [], []
-    for example in examples:
-        file = _example_file(path, example)
+    files = [_example_file(path, example) for example in examples]
+    modules = modules.over(given_modules((), *[file.parent for file in files]))
+    modules.load()
+    not_used = [f"{key} of {file.stem}" for file in files for key in _other_keys(path, file)]
+
+    algorithm = _algorithm(path, files)
+    configs = []
+    for file in files:
         for variant in variants:
             settings = merge(config, load_variant(variant, path))
-            for experiment in load_experiments(
-                file, config={**settings, "seed": {"grid_search": seeds}}, stop={}
-            ):
-                experiments.append(experiment)
-                cells += [
-                    Cell(file.stem, variant, found["seed"], horizons[file.stem], found)
-                    for found in experiment.trial_configs
-                ]
-    _check_experiments(path, experiments, cells)
+            settings["seed"] = {"grid_search": seeds}
+            specs = read_specs(file, variant=None, config=settings, options={})
+            for experiment in check_experiments(file, specs, stop={}):
+                _check_drawn(path, file, experiment)
+                configs += [(file.stem, variant, found) for found in experiment.trial_configs]
+    cells = _cells(configs, horizons)
+    _check_cells(path, cells)
     cells.sort(key=lambda cell: seeds.index(cell.seed))
-    folders = [_example_file(path, example).parent for example in examples]
-    return Study(path.stem, cells, experiments[0], baseline, given_modules((), *folders))
+    return Study(path.stem, cells, algorithm, baseline, not_used, modules)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -138,13 +152,20 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _names(path: Path, content: Mapping[str, Any], key: str) -> list[str]:
+def _names(
+    path: Path, content: Mapping[str, Any], key: str, short: Callable[[str], str] = str
+) -> list[str]:
     names = content[key]
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise CommandError(f"{path}: `{key}` is {names!r}. Give a list of names.")
-    if len({Path(name).stem for name in names}) < len(names):
+    if len({short(name) for name in names}) < len(names):
         raise CommandError(f"{path}: `{key}` is {names!r}. Give each name once.")
     return names
+
+
+def _example_name(example: str) -> str:
+    """As runs and `steps` call it: of a path, the file's name without ending."""
+    return Path(example).stem if Path(example).suffix in _ENDINGS else Path(example).name
 
 
 def _seeds(path: Path, seeds: Any) -> list[int]:
@@ -170,7 +191,7 @@ def _horizons(path: Path, steps: Any, examples: list[str]) -> dict[str, int]:
 
 def _example_file(study: Path, example: str) -> Path:
     folders = study.resolve().parents
-    if Path(example).suffix in (".yaml", ".yml"):
+    if Path(example).suffix in _ENDINGS:
         candidates = [folders[0] / example]
     else:
         candidates = [folder / TUNED_EXAMPLES / f"{example}.yaml" for folder in folders]
@@ -186,12 +207,66 @@ def _example_file(study: Path, example: str) -> Path:
     return found
 
 
-def _check_experiments(path: Path, experiments: list[Experiment], cells: list[Cell]) -> None:
-    algorithms = {experiment.algorithm.__name__ for experiment in experiments}
-    if len(algorithms) > 1:
-        raise CommandError(
-            f"{path}: its tuned examples run {sorted(algorithms)}. A study has one algorithm."
-        )
+def _other_keys(path: Path, file: Path) -> list[str]:
+    """Those of a tuned example that a study does not look at.
+
+    Raises:
+        CommandError: If the example says how trials are chosen.
+    """
+    given: dict[str, Any] = {}
+    for experiment in read_experiments(file).values():
+        given |= {key: value for key, value in experiment.items() if value is not None}
+    for key in _CHOOSE_TRIALS:
+        if given.get(key, 1) != 1:  # `num_samples: 1` is the default
+            raise CommandError(
+                f"{path}: {file.stem} has `{key}: {given[key]}`. A study trains each variant with "
+                "each seed once: leave it out, or train the example with `rllib train file`."
+            )
+    return [key for key in given if key not in (*_USED, *_CHOOSE_TRIALS)]
+
+
+def _algorithm(path: Path, files: Sequence[Path]) -> type[CIKD]:
+    """The one of all tuned examples."""
+    found = {}
+    for file in files:
+        for experiment in read_experiments(file).values():
+            algorithm = found[file.stem] = find_algorithm(experiment.get("run"))
+            if not issubclass(algorithm, CIKD):
+                raise CommandError(
+                    f"{path}: {file.stem} runs {algorithm.__name__}. A study compares variants of "
+                    "CIKD, vanilla-sac among them: give `run: CIKD`, or train the example with "
+                    "`rllib train file`."
+                )
+    first, *others = dict.fromkeys(found.values())
+    if others:
+        names = {example: algorithm.__name__ for example, algorithm in found.items()}
+        raise CommandError(f"{path}: its tuned examples run {names}. A study has one algorithm.")
+    return first
+
+
+def _check_drawn(path: Path, file: Path, experiment: Experiment) -> None:
+    for key, value in experiment.param_space.items():
+        if any(domains(value)):
+            raise CommandError(
+                f"{path}: {file.stem}: config: {key} is drawn anew each time that the study is "
+                "started. Give a value, or several as variants."
+            )
+
+
+def _cells(configs: Sequence[tuple[str, str, Any]], horizons: Mapping[str, int]) -> list[Cell]:
+    """A run for each config, which comes with its example and variant."""
+    examples_of: dict[str, set[str]] = {}
+    for example, _, config in configs:
+        examples_of.setdefault(str(config["env"]), set()).add(example)
+    cells = []
+    for example, variant, config in configs:
+        env = str(config["env"])
+        task = env if len(examples_of[env]) == 1 else example
+        cells.append(Cell(example, variant, config["seed"], horizons[example], config, task))
+    return cells
+
+
+def _check_cells(path: Path, cells: list[Cell]) -> None:
     names = [cell.name for cell in cells]
     if len(set(names)) < len(names):
         raise CommandError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,11 @@ def read_results(trial: Path, steps: float) -> list[dict[str, Any]]:
     return results[: ends[0] + 1] if ends else results
 
 
-def evaluation_rows(results: Sequence[dict[str, Any]], variant: str) -> list[Row]:
-    """Rows of `EVALUATIONS` from a trial's results."""
+def evaluation_rows(
+    results: Sequence[dict[str, Any]], variant: str, task: str | None = None
+) -> list[Row]:
+    """Rows of `EVALUATIONS` from a trial's results; its task is called by its environment if no
+    other name is given."""
     rows: list[Row] = []
     seen: set[int] = set()
     for result in results:
@@ -52,7 +55,7 @@ def evaluation_rows(results: Sequence[dict[str, Any]], variant: str) -> list[Row
         summaries = {who: evaluation[keys.summary_key(who)] for who in keys.SUMMARIES}
         ensemble = result[keys.ENSEMBLE]
         of_run = {
-            **_run(result, variant),
+            **_run(result, variant, task),
             "step": int(step),
             "wall_seconds": round(result["time_total_s"], 1),
             "teacher": _index(ensemble[keys.TEACHER]),
@@ -65,8 +68,10 @@ def evaluation_rows(results: Sequence[dict[str, Any]], variant: str) -> list[Row
     return rows
 
 
-def phase_rows(results: Sequence[dict[str, Any]], variant: str) -> list[Row]:
-    """Rows of `PHASES` from a trial's results.
+def phase_rows(
+    results: Sequence[dict[str, Any]], variant: str, task: str | None = None
+) -> list[Row]:
+    """Rows of `PHASES` from a trial's results, as those of `EVALUATIONS`.
 
     A result tells of its iteration's last phase. With the published interval of 5,000 steps, and
     iterations of 1,000, there is never more than one.
@@ -80,7 +85,7 @@ def phase_rows(results: Sequence[dict[str, Any]], variant: str) -> list[Row]:
         phases = ensemble[keys.NUM_DISTILLATIONS]
         report = ensemble[keys.DISTILLATION]
         of_phase = {
-            **_run(result, variant),
+            **_run(result, variant, task),
             "phase": phases,
             "step": int(result[keys.STEPS]),
             "teacher": _index(ensemble[keys.TEACHER]),
@@ -92,16 +97,24 @@ def phase_rows(results: Sequence[dict[str, Any]], variant: str) -> list[Row]:
     return rows
 
 
-def write_raw(trial: Path, variant: str, steps: int, folder: Path, name: str) -> None:
-    """Writes `NAME.evaluations.csv`, then `NAME.phases.csv`, of a trial of so many steps."""
-    results = read_results(trial, steps)
-    write_rows(folder / f"{name}.evaluations.csv", evaluation_rows(results, variant), EVALUATIONS)
-    write_rows(folder / f"{name}.phases.csv", phase_rows(results, variant), PHASES)
+def write_raw(trial: Path, run: Mapping[str, Any], folder: Path, name: str) -> None:
+    """Writes `NAME.evaluations.csv`, then `NAME.phases.csv`.
+
+    Args:
+        trial: Its folder.
+        run: What `cells.json` says of it.
+        folder: Of raw figures.
+        name: Of the run.
+    """
+    results = read_results(trial, run["steps"])
+    named = {"variant": run["variant"], "task": run.get("task")}
+    write_rows(folder / f"{name}.evaluations.csv", evaluation_rows(results, **named), EVALUATIONS)
+    write_rows(folder / f"{name}.phases.csv", phase_rows(results, **named), PHASES)
 
 
-def _run(result: dict[str, Any], variant: str) -> Row:
+def _run(result: dict[str, Any], variant: str, task: str | None) -> Row:
     config = result["config"]
-    return {"variant": variant, "task": config["env"], "seed": config.get("seed")}
+    return {"variant": variant, "task": task or config["env"], "seed": config.get("seed")}
 
 
 def _figure(value: float | None) -> float | None:

@@ -15,9 +15,10 @@ from rllib_cikd.report.films import find_films
 from rllib_cikd.report.page import write_report
 from rllib_cikd.report.raw_csv import EVALUATIONS, PHASES, write_rows
 from rllib_cikd.study.folder import baseline_of, recorded_cells
+from rllib_cikd.study.horizons import CELL_KEY
 from rllib_cikd.study.provenance import Run, provenance
 from rllib_cikd.study.raw_figures import Row, evaluation_rows, phase_rows, read_results
-from rllib_cikd.study.run import CELL_KEY, collect_raw
+from rllib_cikd.study.run import collect_raw
 
 _RESULTS, _PARAMS = "result.json", "params.json"
 
@@ -72,7 +73,7 @@ def _of_study(folder: Path, out: Path, baseline: str | None, films: Sequence[Pat
     runs = [
         Run(
             cell["variant"],
-            str(cell["config"].get("env")),
+            str(cell.get("task") or cell["config"].get("env")),
             cell["config"].get("seed"),
             cell["config"],
         )

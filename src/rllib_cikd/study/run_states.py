@@ -13,7 +13,7 @@ from rllib_cikd.common import result_keys as keys
 from rllib_cikd.common.errors import CommandError
 from rllib_cikd.common.text import trial_label
 from rllib_cikd.experiments.run_lock import in_use
-from rllib_cikd.study.folder import CELLS_FILE, recorded_cells
+from rllib_cikd.study.folder import CELLS_FILE, recorded_runs
 
 #: What a run can be, in the order in which they are shown. Waiting: for a free CPU. Unfinished: it
 #: was cut off, and goes on if the command is started again.
@@ -100,7 +100,7 @@ class RunStates:
 
     def _of_study(self, goes_on: bool) -> list[RunState]:
         try:
-            cells = recorded_cells(self.folder)
+            cells = recorded_runs(self.folder)
         except ValueError as error:
             raise CommandError(f"{self.folder / CELLS_FILE} cannot be read: {error}.") from error
         trials: dict[Path, dict[str, Any]] = {}

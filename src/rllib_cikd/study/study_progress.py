@@ -56,6 +56,7 @@ class StudyProgress(ProgressCallback):
     def summary(self, trials: list[Trial], ending: Trial | None = None) -> str:
         """One line: how many runs have ended and, at the speed so far, the time left."""
         ended = {str(t) for t in trials if t.status == Trial.TERMINATED or t is ending}
+        ended &= self._steps.keys()  # others are left alone
         done, goal = self._steps_done(trials), sum(self._steps.values())
         line = f"{self.name}: {len(ended)} of {len(self._steps)} runs ended"
         line += f", {done / goal:.0%} of all steps"
@@ -67,4 +68,4 @@ class StudyProgress(ProgressCallback):
     def _steps_done(self, trials: list[Trial]) -> float:
         """Of all runs; those that have not been started have no trial yet."""
         done = ((str(trial), trial.last_result.get(STEPS, 0)) for trial in trials)
-        return sum(min(steps, self._steps[name]) for name, steps in done)
+        return sum(min(steps, self._steps[name]) for name, steps in done if name in self._steps)
