@@ -94,8 +94,15 @@ class CheckpointedSAC(SAC):
         unread = state[_STATE]["unread"]
         self._reader.resume(unread["episodes"])
         self._sampler.restore(unread["fragments"])
+        # RLlib gives the checkpoint's state of env runners to the local one only.
+        steps = self.history.env_steps
+        self.env_runner_group.foreach_env_runner(
+            lambda runner: runner.begin_anew(steps),
+            local_env_runner=False,
+            timeout_seconds=self.config.sample_timeout_s,
+        )
         # Optimisers bring the step sizes of the checkpoint; those of the config are what counts.
-        timesteps = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.history.env_steps}
+        timesteps = {NUM_ENV_STEPS_SAMPLED_LIFETIME: steps}
         ask_learner(
             self.learner_group,
             lambda learner: learner.after_gradient_based_update(timesteps=timesteps),
