@@ -227,6 +227,23 @@ def test_without_the_buffer_learning_waits_until_it_is_filled_again(build, resto
     assert not restored.get_module("policy_0").act_randomly
 
 
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_without_the_buffer_a_live_algorithm_forgets_its_own(build, n_step):
+    """Its transitions were sampled after the checkpoint, or in another run."""
+    algo = build(small_config(envs.DriftEnv, n_step=n_step, store_buffer_in_checkpoints=False))
+    algo.train()
+    path = algo.save_to_path()
+    algo.train()
+    algo.restore_from_path(path)
+    assert len(learner_of(algo).replay_buffer) == algo.history.stored == 0
+    before = weights_of(algo)
+    algo.training_step()
+    assert len(learner_of(algo).replay_buffer) == 50
+    assert all(same(weights_of(algo), before).values()), "learned from too few transitions"
+    algo.training_step()
+    assert not any(same(weights_of(algo), before).values())
+
+
 def test_tune_checkpoint_and_restore(ray_cluster, tmp_path):
     """By name with a plain dict; a run that failed goes on from its last checkpoint."""
     flag = tmp_path / "failed_once"

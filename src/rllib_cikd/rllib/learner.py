@@ -307,6 +307,8 @@ class CIKDTorchLearner(TorchLearner):
             self._normalizer.statistics.set_state(state[_STATISTICS])
         if REPLAY_BUFFER in state:
             self.replay_buffer.set_state(state[REPLAY_BUFFER])
+        elif GENERATOR in state:  # of a run that does not store its buffer; ours is another past's
+            self.replay_buffer.clear()
         if not all(stack.is_attached() for stack in self.stacks):
             raise RuntimeError("Loading a state detached the members from the stacked parameters.")
 
