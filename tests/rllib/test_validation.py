@@ -139,6 +139,13 @@ BAD_COMBINATIONS = [
         {"reset_students": True, "knowledge_sharing": "none"},
         ("reset_students=True", "'none'", "knowledge_sharing='distillation'"),
     ),
+    *(
+        (
+            {"reset_students": True, "distillation_targets": targets},
+            ("reset_students=True", f"'{targets}'", "distillation_targets='policy_and_critic'"),
+        )
+        for targets in ("policy", "critic")
+    ),
     (
         {"replay_buffer_config": {"type": "EpisodeReplayBuffer", "capacity": 5000}},
         ("capacity", "10000", "num_steps_sampled_before_learning_starts"),

@@ -43,6 +43,13 @@ def _check_phases(config: Any, ids: Sequence[str]) -> None:
         )
     if config.reset_students and config.ensemble_size == 1:
         reject("reset_students", config.reset_students, "needs ensemble_size above 1")
+    if config.reset_students and config.distillation_targets != "policy_and_critic":
+        reject(
+            "reset_students",
+            config.reset_students,
+            "needs distillation_targets='policy_and_critic', not "
+            f"{config.distillation_targets!r}: networks would be reset without being taught",
+        )
     networks = list(shapes(config, ids).values())
     if config.knowledge_sharing == "hard_copy" and any(n != networks[0] for n in networks):
         reject(
