@@ -139,6 +139,10 @@ BAD_COMBINATIONS = [
         {"reset_students": True, "knowledge_sharing": "none"},
         ("reset_students=True", "'none'", "knowledge_sharing='distillation'"),
     ),
+    (
+        {"reset_students": True, "distillation_filter": "advantage"},
+        ("distillation_filter='advantage'", "reset_students=True", "Leave out one"),
+    ),
     *(
         (
             {"reset_students": True, "distillation_targets": targets},

@@ -73,6 +73,13 @@ def _check_refinements(config: Any, ids: Sequence[str]) -> None:
             "needs ensemble_size above 1, knowledge_sharing='distillation' and policies among the "
             "distillation_targets: it says at which states a policy is imitated",
         )
+    if config.distillation_filter != "none" and config.reset_students:
+        reject(
+            "distillation_filter",
+            config.distillation_filter,
+            "cannot go with reset_students=True: fresh students must imitate everywhere. Leave "
+            "out one of the two",
+        )
     if config.renew_target_critics and (not teaches or config.distillation_targets == "policy"):
         reject(
             "renew_target_critics",
