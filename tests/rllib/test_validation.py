@@ -251,6 +251,25 @@ def test_bad_module_specs():
 
 
 @pytest.mark.parametrize(
+    "spec",
+    [
+        RLModuleSpec(load_state_path="/a"),
+        MultiRLModuleSpec(rl_module_specs={"policy_1": RLModuleSpec(load_state_path="/a")}),
+        MultiRLModuleSpec(rl_module_specs={}, load_state_path="/a"),
+    ],
+    ids=["all", "one", "together"],
+)
+def test_members_that_normalize_are_not_loaded_alone(spec):
+    config = CIKDConfig().rl_module(rl_module_spec=spec)
+    config.validate()
+    config.env_runners(observation_filter="MeanStdFilter")
+    words = "`load_state_path` cannot go with observation_filter='MeanStdFilter'"
+    with pytest.raises(ValueError, match=words) as error:
+        config.validate()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
     ("key", "suggestion"),
     [
         ("ensmble_size", "'ensemble_size'"),

@@ -200,11 +200,13 @@ class CheckpointedSAC(SAC):
         Raises:
             DamagedCheckpoint: If it is not whole; nothing has been loaded then.
             ValueError: If a setting differs from the checkpoint's that cannot change, such as
-                `ensemble_size`; nothing has been loaded then.
+                `ensemble_size`; or if the component is some members of a run with
+                `observation_filter`. Nothing has been loaded then.
         """
         if filesystem is None:
             path = checkpoint_path(path)
         if component is not None:
+            self._refuse_members_alone(component)
             _check_component_of(str(path), component, filesystem)
             super().restore_from_path(path, component=component, filesystem=filesystem, **kwargs)
             return
@@ -222,6 +224,15 @@ class CheckpointedSAC(SAC):
                 *(path, f"{self.config.learning_starts_at:,}"),
             )
         self._last_checkpoint = str(path)
+
+    def _refuse_members_alone(self, component: str) -> None:
+        observation_filter = self.config.observation_filter
+        if observation_filter != "NoFilter" and component.startswith(MEMBERS):
+            raise ValueError(
+                f"component={component!r}: members cannot be loaded alone with observation_filter="
+                f"{observation_filter!r}, as the statistics of observations are the learner's. "
+                "Load the whole checkpoint: leave out `component`."
+            )
 
     def restore_members(self, path: str | Path) -> None:
         """Loads what evaluation needs of a checkpoint: members and history, no replay buffer.

@@ -25,7 +25,17 @@ def check_networks(config: Any, ids: Sequence[str]) -> None:
         ValueError: If one is not what a member can be made of.
     """
     check_model_config("model_config", config._model_config)
-    for member, spec in _specs(config, ids).items():
+    specs = _specs(config, ids)
+    paths = [spec.load_state_path for spec in (config._rl_module_spec, *specs.values()) if spec]
+    if config.observation_filter != "NoFilter" and any(paths):
+        reject(
+            "rl_module_spec",
+            config._rl_module_spec,
+            f"`load_state_path` cannot go with observation_filter={config.observation_filter!r}: "
+            "the statistics of observations are not among what it loads. Begin with a whole "
+            "checkpoint, `CIKD.from_checkpoint(…)`",
+        )
+    for member, spec in specs.items():
         module_class = spec.module_class
         if module_class is not None and not (
             inspect.isclass(module_class) and issubclass(module_class, SACModule)
