@@ -73,6 +73,8 @@ class CIKDTorchLearner(TorchLearner):
         # uninitialised tensor with NaN, which comes with it, has no part in determinism here.
         setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
         self.draws = Draws(self.config.seed, self._device, self.learners)
+        #: Of the last fragment with updates, `[len(STATISTICS)][K]`.
+        self._statistics = [[math.nan] * self.config.ensemble_size for _ in SACUpdate.STATISTICS]
         member = self.module[policy_id(0)]
         (obs_dim,), (action_dim,) = member.observation_space.shape, member.action_space.shape
         self._noise_dim = 0 if isinstance(member.head, CategoricalHead) else action_dim
@@ -149,11 +151,10 @@ class CIKDTorchLearner(TorchLearner):
         self.after_gradient_based_update(timesteps=timesteps)
         batch_size = self.config.train_batch_size_per_learner
         if num_updates > 0:
-            statistics = self._sac_updates(num_updates, batch_size).tolist()
-            self._check_finite(statistics)
-        else:  # so that every result has the same keys
-            statistics = [[math.nan] * self.config.ensemble_size] * len(SACUpdate.STATISTICS)
-        for name, values in zip(SACUpdate.STATISTICS, statistics, strict=True):
+            self._statistics = self._sac_updates(num_updates, batch_size).tolist()
+            self._check_finite(self._statistics)
+        # Without an update the last figures, so that every result has them.
+        for name, values in zip(SACUpdate.STATISTICS, self._statistics, strict=True):
             for k, value in enumerate(values):
                 self.metrics.log_value((policy_id(k), name), value, window=1)
         self.metrics.log_value(
