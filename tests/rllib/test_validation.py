@@ -227,6 +227,8 @@ def test_bad_overrides_per_member(overrides, words):
         ({"fcnet_hiddens": [0]}, "list of layer widths"),
         ({"fcnet_activation": "gelu"}, r"must be one of \['relu', 'tanh', 'elu'\]"),
         ({"critic_layer_norm": 1}, "must be True or False"),
+        ({"initial_alpha": 0.5}, "initial_alpha=0.5: is set with `initial_alpha` of `.training"),
+        ({"normalize_observations": True}, "normalize_observations=True: .*observation_filter"),
     ],
 )
 def test_bad_model_config(model_config, words):

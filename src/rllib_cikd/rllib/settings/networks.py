@@ -17,6 +17,12 @@ from rllib_cikd.rllib.settings.values import Integer, reject, show
 
 _WIDTH = Integer(at_least=1, at_most=1_000_000)
 
+#: What members find in their model config, but users set in the config itself.
+_SET_ELSEWHERE = {
+    "initial_alpha": "`initial_alpha` of `.training(…)`",
+    "normalize_observations": "`observation_filter` of `.env_runners(…)`",
+}
+
 
 def check_networks(config: Any, ids: Sequence[str]) -> None:
     """Checks `model_config` and `rl_module_spec` of a config with these members.
@@ -76,9 +82,11 @@ def check_model_config(field: str, model_config: Any) -> None:
     problem = HONOURED["_model_config"].problem(model_config)
     if problem:
         reject(field, model_config, problem)
-    allowed = {*DEFAULT_MODEL_CONFIG, "initial_alpha"}
     settings = _settings(model_config)
-    unknown = sorted(show(name) for name in settings if name not in allowed)
+    for name, instead in _SET_ELSEWHERE.items():
+        if name in settings:
+            reject(f"{field}: {name}", settings[name], f"is set with {instead}")
+    unknown = sorted(show(name) for name in settings if name not in DEFAULT_MODEL_CONFIG)
     if unknown:
         reject(
             field,
