@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 from ray.rllib.algorithms.dqn import DQNConfig
-from ray.rllib.core.rl_module import MultiRLModuleSpec, RLModuleSpec
+from ray.rllib.core.rl_module import MultiRLModule, MultiRLModuleSpec, RLModuleSpec
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from rllib_cikd import CIKDConfig
@@ -250,6 +250,24 @@ def test_bad_module_specs():
     )
     with pytest.raises(ValueError, match=r"\['policy_7'\] are no members"):
         strangers.validate()
+
+
+class SharedEncoder(MultiRLModule):
+    """Of a user who wants the members to share networks."""
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"model_config": {"fcnet_hiddens": [8]}}, "`model_config` of a `MultiRLModuleSpec`"),
+        ({"multi_rl_module_class": SharedEncoder}, "`multi_rl_module_class` could hold"),
+    ],
+)
+def test_settings_of_all_members_together(settings, words):
+    spec = MultiRLModuleSpec(rl_module_specs={"policy_1": RLModuleSpec()}, **settings)
+    with pytest.raises(ValueError, match=r"^rl_module_spec=") as error:
+        CIKDConfig().rl_module(rl_module_spec=spec).validate()
+    assert words in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule, MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from rllib_cikd.engine.perceptrons import ACTIVATIONS
@@ -41,6 +42,8 @@ def check_networks(config: Any, ids: Sequence[str]) -> None:
             "the statistics of observations are not among what it loads. Begin with a whole "
             "checkpoint, `CIKD.from_checkpoint(…)`",
         )
+    if isinstance(config._rl_module_spec, MultiRLModuleSpec):
+        _check_multi_spec(config._rl_module_spec)
     for member, spec in specs.items():
         module_class = spec.module_class
         if module_class is not None and not (
@@ -54,6 +57,22 @@ def check_networks(config: Any, ids: Sequence[str]) -> None:
                 "`model_config`",
             )
         check_model_config(f"model_config of {member}", spec.model_config)
+
+
+def _check_multi_spec(spec: MultiRLModuleSpec) -> None:
+    if spec.model_config:
+        reject(
+            "rl_module_spec",
+            spec,
+            "the `model_config` of a `MultiRLModuleSpec` reaches no member. Give it to "
+            "`.rl_module(model_config=…)`, or to the members' `RLModuleSpec`s",
+        )
+    if spec.multi_rl_module_class is not MultiRLModule:
+        reject(
+            "rl_module_spec",
+            spec,
+            "members share nothing that another `multi_rl_module_class` could hold: leave it out",
+        )
 
 
 def shapes(config: Any, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
