@@ -31,6 +31,7 @@ from rllib_cikd.rllib.manifest import (
     write_manifest,
 )
 from rllib_cikd.rllib.restore import (
+    CONSTRUCTION,
     StoredRun,
     changed_config,
     checkpoint_path,
@@ -280,7 +281,9 @@ class CheckpointedSAC(SAC):
             path = checkpoint_path(path)
         # Before anything is built of it; contents of other files are read before they are loaded.
         check_checkpoint(str(path), filesystem, checksums=False)
-        check_checkpoint(str(path), filesystem, needed=lambda name: "/" not in name)
+        check_checkpoint(
+            str(path), filesystem, lambda name: "/" not in name or name.endswith(CONSTRUCTION)
+        )
         if config is None:
             return super().from_checkpoint(path, filesystem=filesystem, **kwargs)
         run = StoredRun(path, filesystem)

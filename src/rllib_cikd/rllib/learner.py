@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from ray.rllib.core import ALL_MODULES
+from ray.rllib.core import ALL_MODULES, COMPONENT_OPTIMIZER
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_TRAINED_LIFETIME
@@ -94,7 +94,7 @@ class CIKDTorchLearner(TorchLearner):
         ids = policy_ids(self.config.ensemble_size)
         modules = [self.module[mid] for mid in ids]
         settings = [
-            sac_settings(self.config.get_config_for_module(mid), module)
+            sac_settings(self.config.get_config_for_module(mid), module.action_space)
             for mid, module in zip(ids, modules, strict=True)
         ]
         self.updates = [
@@ -301,6 +301,15 @@ class CIKDTorchLearner(TorchLearner):
 
     @override(TorchLearner)
     def set_state(self, state: dict[str, Any]) -> None:
+        stored, own = (
+            sorted(s) for s in (state.get(COMPONENT_OPTIMIZER, ()), self._named_optimizers)
+        )
+        if stored not in ([], own):  # RLlib would leave out what it does not find
+            raise ValueError(
+                f"algorithm_config_overrides_per_module: the state has the optimisers {stored}, "
+                f"this run {own}, as members with equal settings share one. Keep the settings by "
+                "member, or train anew."
+            )
         super().set_state(state)
         if GENERATOR in state:
             self.draws.set_state(state.get(GENERATORS, [state[GENERATOR]]))
