@@ -458,6 +458,14 @@ COMBINATIONS = [
     ({"reset_students": True, "ensemble_size": 1}, "reset_students=True: needs ensemble_size"),
     ({"n_step": 60}, "n_step=60: must be at most rollout_fragment_length (50)"),
     ({"sample_while_learning": True}, "needs num_env_runners of at least 1"),
+    (
+        {
+            "num_env_runners": 1,
+            "merge_env_runner_states": False,
+            "broadcast_env_runner_states": False,
+        },
+        "broadcast_env_runner_states=False: cannot go with merge_env_runner_states=False",
+    ),
     ({"local_gpu_idx": 1}, "needs num_gpus_per_learner above 0"),
     ({"local_gpu_idx": 1, "num_gpus_per_learner": 1, "num_learners": 1}, "num_learners=0"),
     (
@@ -490,5 +498,7 @@ def test_good_combinations():
         {"num_learners": 4, "num_gpus_per_learner": 1},
         {"num_learners": 2, "random_steps": 0, "num_steps_sampled_before_learning_starts": 1},
         {"sample_while_learning": True, "num_env_runners": 1},
+        {"merge_env_runner_states": False, "num_env_runners": 1},
+        {"broadcast_env_runner_states": False, "num_env_runners": 1},
     ):
         CIKDConfig().update_from_dict(values).validate()

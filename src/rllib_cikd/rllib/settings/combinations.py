@@ -178,6 +178,17 @@ def _check_sampling(config: Any) -> None:
             config.sample_while_learning,
             "needs num_env_runners of at least 1: the main process cannot sample while it learns",
         )
+    if (
+        config.num_env_runners > 0
+        and not config.merge_env_runner_states
+        and not config.broadcast_env_runner_states
+    ):
+        reject(
+            "broadcast_env_runner_states",
+            config.broadcast_env_runner_states,
+            "cannot go with merge_env_runner_states=False: an env runner that is restarted would "
+            "not know the number of steps and begin as at the start. Leave one of them out",
+        )
     missing = sorted(set(DEFAULT_STATS_CLS_LOOKUP) - set(config.stats_cls_lookup))
     if missing:
         reject(
