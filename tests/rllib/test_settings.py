@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import math
 import re
@@ -129,6 +130,12 @@ def test_the_page_is_current():
     """Made by `python -m rllib_cikd.rllib.settings.page`."""
     assert PAGE.read_text() == settings_page(CIKDConfig())
     assert [f for f in [*HONOURED, *REFUSED, *INTERNAL] if code(f) not in PAGE.read_text()] == []
+
+
+def test_a_default_model_config_on_the_page_is_accepted():
+    shown = re.search(r"^\| `model_config` \| `(.*?)` \|", PAGE.read_text(), re.MULTILINE)
+    assert shown is not None
+    CIKDConfig().rl_module(model_config=ast.literal_eval(shown.group(1))).validate()
 
 
 # ------------------------------------------------------------------ values of all kinds
