@@ -412,6 +412,7 @@ def test_overrides_for_evaluation_are_honoured_settings():
         ("training", "distilation_lr", "Did you mean 'distillation_lr'?"),
         ("training", "num_env_runners", "It is one of env_runners()."),
         ("training", "buffer_size", "Here it is `replay_buffer_config: {capacity: …}`."),
+        ("training", "critic_layer_norm", "`model_config: {critic_layer_norm: true}`"),
         ("training", "zzz", "No argument of it has a name like that."),
         ("env_runners", "num_rollout_workers", "Here it is `num_env_runners`."),
         ("env_runners", "num_envs_per_env_runer", "Did you mean 'num_envs_per_env_runner'?"),

@@ -301,6 +301,7 @@ def test_members_that_normalize_are_not_loaded_alone(spec):
         ("timesteps_per_iteration", "min_sample_timesteps_per_iteration"),
         ("batch_size", "train_batch_size_per_learner"),
         ("fcnet_hiddens", "model_config: {fcnet_hiddens"),
+        ("critic_layer_norm", "model_config: {critic_layer_norm"),
     ],
 )
 def test_unknown_key_is_rejected_with_a_suggestion(key, suggestion):
