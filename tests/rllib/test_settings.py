@@ -464,6 +464,7 @@ def test_search_spaces_are_arguments():
 
 COMBINATIONS = [
     ({"reset_students": True, "ensemble_size": 1}, "reset_students=True: needs ensemble_size"),
+    ({"critic_targets": "shared", "ensemble_size": 1}, "critic_targets='shared': needs ensemble"),
     ({"n_step": 60}, "n_step=60: must be at most rollout_fragment_length (50)"),
     ({"sample_while_learning": True}, "needs num_env_runners of at least 1"),
     (
@@ -501,6 +502,10 @@ def test_good_combinations():
         # A study gives it to all of its variants, also to those without phases.
         {"ensemble_size": 1, "knowledge_sharing": "none", "assess_distillation": True},
         {"reset_students": True},
+        {
+            "critic_targets": "shared",
+            "algorithm_config_overrides_per_module": {"policy_0": {}, "policy_1": {"tau": 0.005}},
+        },
         {"local_gpu_idx": 1, "num_gpus_per_learner": 1},
         {"n_step": 50},
         {"num_learners": 4, "num_gpus_per_learner": 1},

@@ -8,6 +8,7 @@ from typing import Any
 from ray.rllib.utils.metrics.metrics_logger import DEFAULT_STATS_CLS_LOOKUP
 
 from rllib_cikd.rllib.settings.networks import shapes
+from rllib_cikd.rllib.settings.overrides import settings_by_member
 from rllib_cikd.rllib.settings.values import Integer, reject, same
 
 _CAPACITY = Integer(at_least=1, at_most=10_000_000_000)
@@ -87,11 +88,16 @@ def _check_refinements(config: Any, ids: Sequence[str]) -> None:
             "needs ensemble_size above 1, knowledge_sharing='distillation' or 'hard_copy', and "
             "critics among the distillation_targets",
         )
-    networks = list(shapes(config, ids).values())
-    unequal = any(n != networks[0] for n in networks)
-    if config.critic_targets == "shared" and (
-        unequal or config.algorithm_config_overrides_per_module
-    ):
+    if config.critic_targets == "shared":
+        _check_shared_targets(config, ids)
+
+
+def _check_shared_targets(config: Any, ids: Sequence[str]) -> None:
+    if config.ensemble_size == 1:
+        reject("critic_targets", config.critic_targets, "needs ensemble_size above 1")
+    members = zip(shapes(config, ids).values(), settings_by_member(config, ids), strict=True)
+    first, *others = (repr(member) for member in members)
+    if any(other != first for other in others):
         reject(
             "critic_targets",
             config.critic_targets,
