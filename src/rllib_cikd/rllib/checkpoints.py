@@ -16,6 +16,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.sac import SAC
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from typing_extensions import Self
 
 from rllib_cikd.algorithm.history import History
@@ -44,14 +45,14 @@ from rllib_cikd.rllib.transitions import EpisodeReader
 
 logger = logging.getLogger(__name__)
 
-_STATE = "cikd"
+_STATE, _CALLBACK_METRICS = "cikd", "callback_metrics"
 
 
 class CheckpointedSAC(SAC):
     """RLlib's `SAC` with the following differences.
 
-    - Its state holds a `History`, the generator of elections and a fragment that was sampled
-      ahead; its learner's holds the buffer.
+    - Its state holds a `History`, the generator of elections, a fragment that was sampled ahead
+      and what callbacks log in evaluation; its learner's holds the buffer.
     - A checkpoint is whole or refused (see `manifest`), and nothing is saved that is not finite.
     - Paths of checkpoints may be relative.
     - A run can go on with other settings; those that cannot change are refused by name.
@@ -61,6 +62,7 @@ class CheckpointedSAC(SAC):
     _reader: EpisodeReader
     _sampler: Sampler
     _rng: np.random.Generator
+    _callback_metrics: MetricsLogger  # of evaluation
     _last_checkpoint: str | None = None  # that was written or loaded
 
     @override(Algorithm)
@@ -78,11 +80,15 @@ class CheckpointedSAC(SAC):
                 "rng": self._rng.bit_generator.state,
                 "unread": self._unread_fragments(),
             }
+        if self._check_component(_CALLBACK_METRICS, components, not_components):
+            state[_CALLBACK_METRICS] = self._callback_metrics.get_state()
         return state
 
     @override(Algorithm)
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
+        if _CALLBACK_METRICS in state:
+            self._callback_metrics.set_state(state[_CALLBACK_METRICS])
         if _STATE not in state:
             return
         self.history.set_state(state[_STATE]["history"])
