@@ -205,7 +205,7 @@ def full_state(algo: CIKD) -> dict[str, np.ndarray]:
 def assert_same_state(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> None:
     assert set(a) == set(b)
     different = [name for name in a if not np.array_equal(a[name], b[name])]
-    assert not different
+    assert not different, different
 
 
 def parameters_of(module: nn.Module) -> dict[str, Tensor]:

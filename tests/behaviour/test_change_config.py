@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.spaces import Box
-from helpers import learner_of, rows_of, same, small_config, weights_of
+from helpers import learner_of, optimizer_state, rows_of, same, small_config, weights_of
 
 from rllib_cikd import CIKD, CIKDConfig, load_policy
 
@@ -216,6 +216,29 @@ def test_what_cannot_change_is_refused_where_it_is_restored(checkpoint, build, c
         algo.restore_from_path(checkpoint)
     assert all(same(weights_of(algo), before).values())
     assert algo.history.env_steps == 0
+
+
+def test_who_has_equal_settings_counts_not_how_they_are_written(build, tmp_path):
+    """The target entropy is -1 by default: two members share their optimisers. At -2 they would
+    not, and Adam's moments would be lost."""
+
+    def config(default: Any) -> CIKDConfig:
+        one = {"policy_0": {"target_entropy": -1.0}}
+        return config_of(target_entropy=default).rl_module(
+            algorithm_config_overrides_per_module=one
+        )
+
+    algo, other = build(config("auto")), build(config(-2.0))
+    algo.train()
+    path = algo.save_to_path(str(tmp_path / "c"))
+    with pytest.raises(ValueError, match=r"target_entropy=-2.0: was 'auto' .* share an"):
+        other.restore_from_path(path)
+    with pytest.raises(ValueError, match=r"the state has the optimisers \['__all_modules"):
+        other.set_state(algo.get_state())
+    assert other.history.env_steps == 0
+    same_settings = CIKD.from_checkpoint(path, config={"target_entropy": -1.0})
+    assert optimizer_state(same_settings).keys() == optimizer_state(algo).keys()
+    same_settings.stop()
 
 
 @pytest.mark.parametrize("capacity", [200, 20_000])

@@ -80,9 +80,10 @@ def test_from_checkpoint(copy, load, file):
         load(str(copy))
 
 
-def test_settings_that_would_be_others(copy):
+@pytest.mark.parametrize("folder", ["", "learner_group/learner/rl_module/policy_0"])
+def test_settings_that_would_be_others(copy, folder):
     """A flipped bit in the config could be another step size."""
-    flip(copy / "class_and_ctor_args.pkl")
+    flip(copy / folder / "class_and_ctor_args.pkl")
     for config in (None, {"actor_lr": 1e-4}):
         with pytest.raises(DamagedCheckpoint, match=r"class_and_ctor_args.pkl is not as it was"):
             CIKD.from_checkpoint(str(copy), config=config)

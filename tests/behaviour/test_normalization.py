@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from helpers import MEMBERS, learner_of, small_config, train
+from helpers import MEMBERS, learner_of, same, small_config, train, weights_of
 from ray.tune.registry import register_env
 
 from rllib_cikd import CIKD
@@ -88,6 +88,20 @@ def test_a_checkpoint_goes_on_with_the_same_statistics(build, tmp_path):
         restored.stop()
     with pytest.raises(ValueError, match=r"observation_filter='NoFilter': was 'MeanStdFilter'"):
         CIKD.from_checkpoint(path, config={"observation_filter": "NoFilter"})
+
+
+@pytest.mark.parametrize("member", ["", "/policy_1"])
+def test_members_are_not_loaded_alone(build, tmp_path, member):
+    """The learner's own statistics would take the place of theirs."""
+    algo = build(config_of("Pendulum-v1"))
+    algo.train()
+    component = f"learner_group/learner/rl_module{member}"
+    path = algo.save_to_path(str(tmp_path / "checkpoint"))
+    other = build(config_of("Pendulum-v1", seed=1))
+    before = weights_of(other)
+    with pytest.raises(ValueError, match="cannot be loaded alone with observation_filter="):
+        other.restore_from_path(f"{path}/{component}", component=component)
+    assert all(same(weights_of(other), before).values())
 
 
 def test_without_the_filter_nothing_is_kept(build):

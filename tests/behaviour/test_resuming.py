@@ -18,6 +18,7 @@ from helpers import (
     rows_of,
     same,
     small_config,
+    train,
     weights_of,
 )
 from ray import tune
@@ -113,10 +114,11 @@ def test_no_transition_is_missing_or_double_after_a_restore(build, restore):
     assert returns == {(sum(range(1, 31)) + 30 * e) * envs.UNIT for e in range(3)}
 
 
-def test_a_live_algorithm_starts_new_episodes_after_a_restore(build):
+@pytest.mark.parametrize("num_env_runners", [0, 1])
+def test_a_live_algorithm_starts_new_episodes_after_a_restore(build, num_env_runners):
     """The episode that its environment is in belongs to another past."""
     config = small_config(envs.CountingEnv, env_config={"lengths": [30]}, fragment=20)
-    algo = build(config)
+    algo = build(config.env_runners(num_env_runners=num_env_runners))
     algo.train()
     path = algo.save_to_path()
     algo.restore_from_path(path)
@@ -125,6 +127,7 @@ def test_a_live_algorithm_starts_new_episodes_after_a_restore(build):
     steps = rows_of(algo)["obs"][100:, 3] / envs.UNIT
     assert steps.tolist() == [step % 30 for step in range(100)]
     assert sum(algo.history.episodes) == finished + 3
+    assert algo.history.env_steps_lost == 0
 
 
 def test_new_start_states_after_a_restore(build, restore):
@@ -136,6 +139,31 @@ def test_new_start_states_after_a_restore(build, restore):
     envs.DriftEnv.first_observations.clear()
     restore(path).train()
     assert not set(first) & set(envs.DriftEnv.first_observations)
+
+
+def test_new_start_states_of_a_remote_env_runner_after_a_restore(build, restore):
+    algo = build(small_config(envs.DriftEnv, seed=3).env_runners(num_env_runners=1))
+    algo.train()
+    restored = restore(algo.save_to_path())
+    restored.train()
+    positions = rows_of(restored)["obs"][:, 0].tolist()
+    assert not set(positions[:100]) & set(positions[100:])
+
+
+def test_the_last_of_two_restores_counts(build):
+    """Of the first, between two episodes, nothing is left when the second lies in an episode."""
+    algo = build(small_config("Pendulum-v1", fragment=50, steps_per_iteration=200))
+    train(algo, 400)
+    between = algo.save_to_path()
+    algo.training_step()
+    within = algo.save_to_path()
+    algo.restore_from_path(within)
+    algo.train()
+    expected = full_state(algo)
+    algo.restore_from_path(between)
+    algo.restore_from_path(within)
+    algo.train()
+    assert_same_state(full_state(algo), expected)
 
 
 def test_older_checkpoint_into_a_live_algorithm(build):
@@ -197,6 +225,23 @@ def test_without_the_buffer_learning_waits_until_it_is_filled_again(build, resto
     assert restored.history.num_phases == phases + 1
     # No second random phase: the exploring policies act at once.
     assert not restored.get_module("policy_0").act_randomly
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_without_the_buffer_a_live_algorithm_forgets_its_own(build, n_step):
+    """Its transitions were sampled after the checkpoint, or in another run."""
+    algo = build(small_config(envs.DriftEnv, n_step=n_step, store_buffer_in_checkpoints=False))
+    algo.train()
+    path = algo.save_to_path()
+    algo.train()
+    algo.restore_from_path(path)
+    assert len(learner_of(algo).replay_buffer) == algo.history.stored == 0
+    before = weights_of(algo)
+    algo.training_step()
+    assert len(learner_of(algo).replay_buffer) == 50
+    assert all(same(weights_of(algo), before).values()), "learned from too few transitions"
+    algo.training_step()
+    assert not any(same(weights_of(algo), before).values())
 
 
 def test_tune_checkpoint_and_restore(ray_cluster, tmp_path):

@@ -69,9 +69,9 @@ def test_no_learning_before_its_start(build):
     assert result["ensemble"]["num_distillations_lifetime"] == 0
 
 
-@pytest.mark.parametrize("intensity", [3, 8])
-def test_statistics_are_numbers_in_each_iteration_with_gradient_steps(build, intensity):
-    """Also if the last fragment of the iteration had no gradient step."""
+@pytest.mark.parametrize("intensity", [0.1, 3, 8])
+def test_statistics_are_numbers_from_the_first_gradient_step_on(build, intensity):
+    """Also if the last fragment of the iteration, or all of them, had no gradient step."""
     algo = build(
         small_config(
             envs.DriftEnv,
@@ -81,7 +81,11 @@ def test_statistics_are_numbers_in_each_iteration_with_gradient_steps(build, int
             training_intensity=intensity,
         )
     )
-    algo.train()
+    while gradient_steps(algo) == 0:
+        statistics = algo.train()["learners"]["policy_0"]
+        assert all(math.isnan(value) for value in statistics.values()) == (
+            gradient_steps(algo) == 0
+        )
     for _ in range(3):
         statistics = algo.train()["learners"]["policy_0"]
         assert not [name for name, value in statistics.items() if math.isnan(value)]

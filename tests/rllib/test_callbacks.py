@@ -11,6 +11,8 @@ from helpers import rows_of, same, small_config, weights_of
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 
+from rllib_cikd import CIKD
+
 MEMBERS = ("policy_0", "policy_1", "policy_2")
 
 
@@ -52,6 +54,25 @@ def test_evaluation_episodes_reach_callbacks(build, runners):
     assert result["evaluation"]["env_runners"]["num_episodes"] == 12
     assert result["evaluation"]["mine"] == 42.0
     assert not {"length_eval", "ends_eval"} & set(result["env_runners"])
+
+
+class Lifetime(RLlibCallback):
+    def on_episode_end(self, *, env_runner, metrics_logger, **kwargs):
+        if env_runner.config.in_evaluation:
+            metrics_logger.log_value("ends", 1, reduce="lifetime_sum")
+
+
+def test_what_evaluation_logs_for_a_lifetime_goes_on_after_a_restore(build):
+    """Also where a live algorithm goes back."""
+    algo = build(small_config(points.Point).callbacks(Lifetime))
+    assert algo.evaluate()["env_runners"]["ends"] == 9
+    path = algo.save_to_path()
+    assert algo.evaluate()["env_runners"]["ends"] == 18
+    restored = CIKD.from_checkpoint(path)
+    algo.restore_from_path(path)
+    assert restored.evaluate()["env_runners"]["ends"] == 18
+    assert algo.evaluate()["env_runners"]["ends"] == 18
+    restored.stop()
 
 
 def test_evaluation_without_an_env_runner_of_its_own(build):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import math
 import re
@@ -129,6 +130,12 @@ def test_the_page_is_current():
     """Made by `python -m rllib_cikd.rllib.settings.page`."""
     assert PAGE.read_text() == settings_page(CIKDConfig())
     assert [f for f in [*HONOURED, *REFUSED, *INTERNAL] if code(f) not in PAGE.read_text()] == []
+
+
+def test_a_default_model_config_on_the_page_is_accepted():
+    shown = re.search(r"^\| `model_config` \| `(.*?)` \|", PAGE.read_text(), re.MULTILINE)
+    assert shown is not None
+    CIKDConfig().rl_module(model_config=ast.literal_eval(shown.group(1))).validate()
 
 
 # ------------------------------------------------------------------ values of all kinds
@@ -405,6 +412,7 @@ def test_overrides_for_evaluation_are_honoured_settings():
         ("training", "distilation_lr", "Did you mean 'distillation_lr'?"),
         ("training", "num_env_runners", "It is one of env_runners()."),
         ("training", "buffer_size", "Here it is `replay_buffer_config: {capacity: …}`."),
+        ("training", "critic_layer_norm", "`model_config: {critic_layer_norm: true}`"),
         ("training", "zzz", "No argument of it has a name like that."),
         ("env_runners", "num_rollout_workers", "Here it is `num_env_runners`."),
         ("env_runners", "num_envs_per_env_runer", "Did you mean 'num_envs_per_env_runner'?"),
@@ -456,8 +464,17 @@ def test_search_spaces_are_arguments():
 
 COMBINATIONS = [
     ({"reset_students": True, "ensemble_size": 1}, "reset_students=True: needs ensemble_size"),
+    ({"critic_targets": "shared", "ensemble_size": 1}, "critic_targets='shared': needs ensemble"),
     ({"n_step": 60}, "n_step=60: must be at most rollout_fragment_length (50)"),
     ({"sample_while_learning": True}, "needs num_env_runners of at least 1"),
+    (
+        {
+            "num_env_runners": 1,
+            "merge_env_runner_states": False,
+            "broadcast_env_runner_states": False,
+        },
+        "broadcast_env_runner_states=False: cannot go with merge_env_runner_states=False",
+    ),
     ({"local_gpu_idx": 1}, "needs num_gpus_per_learner above 0"),
     ({"local_gpu_idx": 1, "num_gpus_per_learner": 1, "num_learners": 1}, "num_learners=0"),
     (
@@ -485,10 +502,16 @@ def test_good_combinations():
         # A study gives it to all of its variants, also to those without phases.
         {"ensemble_size": 1, "knowledge_sharing": "none", "assess_distillation": True},
         {"reset_students": True},
+        {
+            "critic_targets": "shared",
+            "algorithm_config_overrides_per_module": {"policy_0": {}, "policy_1": {"tau": 0.005}},
+        },
         {"local_gpu_idx": 1, "num_gpus_per_learner": 1},
         {"n_step": 50},
         {"num_learners": 4, "num_gpus_per_learner": 1},
         {"num_learners": 2, "random_steps": 0, "num_steps_sampled_before_learning_starts": 1},
         {"sample_while_learning": True, "num_env_runners": 1},
+        {"merge_env_runner_states": False, "num_env_runners": 1},
+        {"broadcast_env_runner_states": False, "num_env_runners": 1},
     ):
         CIKDConfig().update_from_dict(values).validate()

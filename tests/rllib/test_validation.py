@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 from ray.rllib.algorithms.dqn import DQNConfig
-from ray.rllib.core.rl_module import MultiRLModuleSpec, RLModuleSpec
+from ray.rllib.core.rl_module import MultiRLModule, MultiRLModuleSpec, RLModuleSpec
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from rllib_cikd import CIKDConfig
@@ -140,6 +140,17 @@ BAD_COMBINATIONS = [
         ("reset_students=True", "'none'", "knowledge_sharing='distillation'"),
     ),
     (
+        {"reset_students": True, "distillation_filter": "advantage"},
+        ("distillation_filter='advantage'", "reset_students=True", "Leave out one"),
+    ),
+    *(
+        (
+            {"reset_students": True, "distillation_targets": targets},
+            ("reset_students=True", f"'{targets}'", "distillation_targets='policy_and_critic'"),
+        )
+        for targets in ("policy", "critic")
+    ),
+    (
         {"replay_buffer_config": {"type": "EpisodeReplayBuffer", "capacity": 5000}},
         ("capacity", "10000", "num_steps_sampled_before_learning_starts"),
     ),
@@ -216,6 +227,8 @@ def test_bad_overrides_per_member(overrides, words):
         ({"fcnet_hiddens": [0]}, "list of layer widths"),
         ({"fcnet_activation": "gelu"}, r"must be one of \['relu', 'tanh', 'elu'\]"),
         ({"critic_layer_norm": 1}, "must be True or False"),
+        ({"initial_alpha": 0.5}, "initial_alpha=0.5: is set with `initial_alpha` of `.training"),
+        ({"normalize_observations": True}, "normalize_observations=True: .*observation_filter"),
     ],
 )
 def test_bad_model_config(model_config, words):
@@ -239,6 +252,43 @@ def test_bad_module_specs():
         strangers.validate()
 
 
+class SharedEncoder(MultiRLModule):
+    """Of a user who wants the members to share networks."""
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"model_config": {"fcnet_hiddens": [8]}}, "`model_config` of a `MultiRLModuleSpec`"),
+        ({"multi_rl_module_class": SharedEncoder}, "`multi_rl_module_class` could hold"),
+    ],
+)
+def test_settings_of_all_members_together(settings, words):
+    spec = MultiRLModuleSpec(rl_module_specs={"policy_1": RLModuleSpec()}, **settings)
+    with pytest.raises(ValueError, match=r"^rl_module_spec=") as error:
+        CIKDConfig().rl_module(rl_module_spec=spec).validate()
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        RLModuleSpec(load_state_path="/a"),
+        MultiRLModuleSpec(rl_module_specs={"policy_1": RLModuleSpec(load_state_path="/a")}),
+        MultiRLModuleSpec(rl_module_specs={}, load_state_path="/a"),
+    ],
+    ids=["all", "one", "together"],
+)
+def test_members_that_normalize_are_not_loaded_alone(spec):
+    config = CIKDConfig().rl_module(rl_module_spec=spec)
+    config.validate()
+    config.env_runners(observation_filter="MeanStdFilter")
+    words = "`load_state_path` cannot go with observation_filter='MeanStdFilter'"
+    with pytest.raises(ValueError, match=words) as error:
+        config.validate()
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("key", "suggestion"),
     [
@@ -251,6 +301,7 @@ def test_bad_module_specs():
         ("timesteps_per_iteration", "min_sample_timesteps_per_iteration"),
         ("batch_size", "train_batch_size_per_learner"),
         ("fcnet_hiddens", "model_config: {fcnet_hiddens"),
+        ("critic_layer_norm", "model_config: {critic_layer_norm"),
     ],
 )
 def test_unknown_key_is_rejected_with_a_suggestion(key, suggestion):

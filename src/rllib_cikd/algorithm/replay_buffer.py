@@ -185,6 +185,11 @@ class ReplayBuffer:
                 successor = torch.from_numpy(state["successor"])
                 self._successor[: len(rows)] = successor.to(self._rows.device)
 
+    def clear(self) -> None:
+        """Forgets all transitions."""
+        self.num_added = 0
+        self._last_of_episode.clear()
+
 
 def fitted(state: dict[str, Any], capacity: int) -> dict[str, Any]:
     """The same transitions as a buffer of this capacity holds them.

@@ -67,6 +67,11 @@ class ReplayShard(ReplayBuffer):
         self.num_added_to_all = int(state["num_added"])
         super().set_state(part_of(state, self.learners))
 
+    def clear(self) -> None:
+        """Forgets all transitions, also those of the other parts."""
+        self.num_added_to_all = 0
+        super().clear()
+
 
 def part_of(state: dict[str, Any], learners: Learners) -> dict[str, Any]:
     """A learner's part of the state of a whole buffer whose capacity is a multiple of N."""

@@ -16,6 +16,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.sac import SAC
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from typing_extensions import Self
 
 from rllib_cikd.algorithm.history import History
@@ -31,6 +32,7 @@ from rllib_cikd.rllib.manifest import (
     write_manifest,
 )
 from rllib_cikd.rllib.restore import (
+    CONSTRUCTION,
     StoredRun,
     changed_config,
     checkpoint_path,
@@ -43,14 +45,14 @@ from rllib_cikd.rllib.transitions import EpisodeReader
 
 logger = logging.getLogger(__name__)
 
-_STATE = "cikd"
+_STATE, _CALLBACK_METRICS = "cikd", "callback_metrics"
 
 
 class CheckpointedSAC(SAC):
     """RLlib's `SAC` with the following differences.
 
-    - Its state holds a `History`, the generator of elections and a fragment that was sampled
-      ahead; its learner's holds the buffer.
+    - Its state holds a `History`, the generator of elections, a fragment that was sampled ahead
+      and what callbacks log in evaluation; its learner's holds the buffer.
     - A checkpoint is whole or refused (see `manifest`), and nothing is saved that is not finite.
     - Paths of checkpoints may be relative.
     - A run can go on with other settings; those that cannot change are refused by name.
@@ -60,6 +62,7 @@ class CheckpointedSAC(SAC):
     _reader: EpisodeReader
     _sampler: Sampler
     _rng: np.random.Generator
+    _callback_metrics: MetricsLogger  # of evaluation
     _last_checkpoint: str | None = None  # that was written or loaded
 
     @override(Algorithm)
@@ -77,11 +80,15 @@ class CheckpointedSAC(SAC):
                 "rng": self._rng.bit_generator.state,
                 "unread": self._unread_fragments(),
             }
+        if self._check_component(_CALLBACK_METRICS, components, not_components):
+            state[_CALLBACK_METRICS] = self._callback_metrics.get_state()
         return state
 
     @override(Algorithm)
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
+        if _CALLBACK_METRICS in state:
+            self._callback_metrics.set_state(state[_CALLBACK_METRICS])
         if _STATE not in state:
             return
         self.history.set_state(state[_STATE]["history"])
@@ -94,8 +101,15 @@ class CheckpointedSAC(SAC):
         unread = state[_STATE]["unread"]
         self._reader.resume(unread["episodes"])
         self._sampler.restore(unread["fragments"])
+        # RLlib gives the checkpoint's state of env runners to the local one only.
+        steps = self.history.env_steps
+        self.env_runner_group.foreach_env_runner(
+            lambda runner: runner.begin_anew(steps),
+            local_env_runner=False,
+            timeout_seconds=self.config.sample_timeout_s,
+        )
         # Optimisers bring the step sizes of the checkpoint; those of the config are what counts.
-        timesteps = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.history.env_steps}
+        timesteps = {NUM_ENV_STEPS_SAMPLED_LIFETIME: steps}
         ask_learner(
             self.learner_group,
             lambda learner: learner.after_gradient_based_update(timesteps=timesteps),
@@ -193,11 +207,13 @@ class CheckpointedSAC(SAC):
         Raises:
             DamagedCheckpoint: If it is not whole; nothing has been loaded then.
             ValueError: If a setting differs from the checkpoint's that cannot change, such as
-                `ensemble_size`; nothing has been loaded then.
+                `ensemble_size`; or if the component is some members of a run with
+                `observation_filter`. Nothing has been loaded then.
         """
         if filesystem is None:
             path = checkpoint_path(path)
         if component is not None:
+            self._refuse_members_alone(component)
             _check_component_of(str(path), component, filesystem)
             super().restore_from_path(path, component=component, filesystem=filesystem, **kwargs)
             return
@@ -215,6 +231,15 @@ class CheckpointedSAC(SAC):
                 *(path, f"{self.config.learning_starts_at:,}"),
             )
         self._last_checkpoint = str(path)
+
+    def _refuse_members_alone(self, component: str) -> None:
+        observation_filter = self.config.observation_filter
+        if observation_filter != "NoFilter" and component.startswith(MEMBERS):
+            raise ValueError(
+                f"component={component!r}: members cannot be loaded alone with observation_filter="
+                f"{observation_filter!r}, as the statistics of observations are the learner's. "
+                "Load the whole checkpoint: leave out `component`."
+            )
 
     def restore_members(self, path: str | Path) -> None:
         """Loads what evaluation needs of a checkpoint: members and history, no replay buffer.
@@ -262,7 +287,9 @@ class CheckpointedSAC(SAC):
             path = checkpoint_path(path)
         # Before anything is built of it; contents of other files are read before they are loaded.
         check_checkpoint(str(path), filesystem, checksums=False)
-        check_checkpoint(str(path), filesystem, needed=lambda name: "/" not in name)
+        check_checkpoint(
+            str(path), filesystem, lambda name: "/" not in name or name.endswith(CONSTRUCTION)
+        )
         if config is None:
             return super().from_checkpoint(path, filesystem=filesystem, **kwargs)
         run = StoredRun(path, filesystem)

@@ -319,11 +319,8 @@ class CIKDEnvRunner(RestartingEnvRunner):
         super().set_state(state)
         if _GENERATORS not in state:
             return
-        # Environments cannot be stored: after a restore they start new episodes. Between two
-        # episodes they go on as if nothing had been. In an episode, which is lost, they begin from
-        # states that depend on how far training is, so that they do not repeat those of its start.
-        self._seed_generators(self.num_env_steps_sampled_lifetime)
-        self._needs_initial_reset = True
+        # Between two episodes the environments go on as if nothing had been.
+        self.begin_anew(self.num_env_steps_sampled_lifetime)
         generators = state[_GENERATORS]
         if generators["worker_index"] == self.worker_index:  # else: another runner's draws
             self._selection_rng.bit_generator.state = generators["selection"]
@@ -332,6 +329,15 @@ class CIKDEnvRunner(RestartingEnvRunner):
             between = generators["between_episodes"]
             if between is not None and len(between[0]) == self.num_envs:
                 self._between_episodes = BetweenEpisodes(*between)
+
+    def begin_anew(self, env_steps: int) -> None:
+        """New episodes and new draws after a restore: environments cannot be stored.
+
+        They depend on how far training is, so that they do not repeat those of its start.
+        """
+        self._seed_generators(env_steps)
+        self._needs_initial_reset = True
+        self._between_episodes = None
 
     def _episodes_to_begin(self) -> BetweenEpisodes | None:
         """What is to be known of the next episodes, if just now all environments have ended one."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from ray.rllib.core import ALL_MODULES
+from ray.rllib.core import ALL_MODULES, COMPONENT_OPTIMIZER
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_TRAINED_LIFETIME
@@ -73,6 +73,8 @@ class CIKDTorchLearner(TorchLearner):
         # uninitialised tensor with NaN, which comes with it, has no part in determinism here.
         setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
         self.draws = Draws(self.config.seed, self._device, self.learners)
+        #: Of the last fragment with updates, `[len(STATISTICS)][K]`.
+        self._statistics = [[math.nan] * self.config.ensemble_size for _ in SACUpdate.STATISTICS]
         member = self.module[policy_id(0)]
         (obs_dim,), (action_dim,) = member.observation_space.shape, member.action_space.shape
         self._noise_dim = 0 if isinstance(member.head, CategoricalHead) else action_dim
@@ -92,7 +94,7 @@ class CIKDTorchLearner(TorchLearner):
         ids = policy_ids(self.config.ensemble_size)
         modules = [self.module[mid] for mid in ids]
         settings = [
-            sac_settings(self.config.get_config_for_module(mid), module)
+            sac_settings(self.config.get_config_for_module(mid), module.action_space)
             for mid, module in zip(ids, modules, strict=True)
         ]
         self.updates = [
@@ -149,11 +151,10 @@ class CIKDTorchLearner(TorchLearner):
         self.after_gradient_based_update(timesteps=timesteps)
         batch_size = self.config.train_batch_size_per_learner
         if num_updates > 0:
-            statistics = self._sac_updates(num_updates, batch_size).tolist()
-            self._check_finite(statistics)
-        else:  # so that every result has the same keys
-            statistics = [[math.nan] * self.config.ensemble_size] * len(SACUpdate.STATISTICS)
-        for name, values in zip(SACUpdate.STATISTICS, statistics, strict=True):
+            self._statistics = self._sac_updates(num_updates, batch_size).tolist()
+            self._check_finite(self._statistics)
+        # Without an update the last figures, so that every result has them.
+        for name, values in zip(SACUpdate.STATISTICS, self._statistics, strict=True):
             for k, value in enumerate(values):
                 self.metrics.log_value((policy_id(k), name), value, window=1)
         self.metrics.log_value(
@@ -300,6 +301,15 @@ class CIKDTorchLearner(TorchLearner):
 
     @override(TorchLearner)
     def set_state(self, state: dict[str, Any]) -> None:
+        stored, own = (
+            sorted(s) for s in (state.get(COMPONENT_OPTIMIZER, ()), self._named_optimizers)
+        )
+        if stored not in ([], own):  # RLlib would leave out what it does not find
+            raise ValueError(
+                f"algorithm_config_overrides_per_module: the state has the optimisers {stored}, "
+                f"this run {own}, as members with equal settings share one. Keep the settings by "
+                "member, or train anew."
+            )
         super().set_state(state)
         if GENERATOR in state:
             self.draws.set_state(state.get(GENERATORS, [state[GENERATOR]]))
@@ -307,6 +317,8 @@ class CIKDTorchLearner(TorchLearner):
             self._normalizer.statistics.set_state(state[_STATISTICS])
         if REPLAY_BUFFER in state:
             self.replay_buffer.set_state(state[REPLAY_BUFFER])
+        elif GENERATOR in state:  # of a run that does not store its buffer; ours is another past's
+            self.replay_buffer.clear()
         if not all(stack.is_attached() for stack in self.stacks):
             raise RuntimeError("Loading a state detached the members from the stacked parameters.")
 

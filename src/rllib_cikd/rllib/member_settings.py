@@ -1,17 +1,18 @@
-"""SAC's hyperparameters of one member, from its config and its module."""
+"""SAC's hyperparameters of one member, from its config and its actions."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from rllib_cikd.algorithm.sac_update import SACSettings
+from rllib_cikd.rllib.sac_module import head_of
 
 
-def sac_settings(config: Any, module: Any) -> SACSettings:
-    """From the config with the member's overrides, and its `SACModule`."""
+def sac_settings(config: Any, action_space: Any) -> SACSettings:
+    """From the config with the member's overrides, and its action space."""
     target_entropy = config.target_entropy
     if target_entropy in (None, "auto"):
-        target_entropy = module.head.target_entropy(module.action_space.shape[0])
+        target_entropy = head_of(action_space).target_entropy(action_space.shape[0])
     return SACSettings(
         actor_lr=config.actor_lr,
         critic_lr=config.critic_lr,

@@ -6,6 +6,7 @@ import os
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.fs
@@ -14,12 +15,15 @@ from ray.tune import Checkpoint
 
 from rllib_cikd.algorithm.members import policy_id, policy_ids
 from rllib_cikd.rllib.manifest import LEARNER_STATE, MEMBERS
+from rllib_cikd.rllib.member_settings import sac_settings
 from rllib_cikd.rllib.settings.honoured import PER_MEMBER
 from rllib_cikd.rllib.settings.networks import shapes
+from rllib_cikd.rllib.settings.overrides import settings_by_member
 from rllib_cikd.rllib.settings.values import show
 from rllib_cikd.rllib.spaces import Spaces
 
-_CONSTRUCTION = "class_and_ctor_args.pkl"
+#: How the object in a folder of a checkpoint was made.
+CONSTRUCTION = "class_and_ctor_args.pkl"
 
 
 def checkpoint_path(path: str | Path | Checkpoint) -> str:
@@ -46,14 +50,14 @@ class StoredRun:
 
     def config(self) -> AlgorithmConfig:
         """The run's config, not frozen."""
-        (state,), _ = self._read(_CONSTRUCTION)["ctor_args_and_kwargs"]
+        (state,), _ = self._read(CONSTRUCTION)["ctor_args_and_kwargs"]
         config = state["class"].from_state(state)
         config._per_module_overrides = {}  # of former values
         return config
 
     def spaces(self) -> Spaces:
         """What the members were made for."""
-        module = self._read(f"{MEMBERS}/{policy_id(0)}/{_CONSTRUCTION}")
+        module = self._read(f"{MEMBERS}/{policy_id(0)}/{CONSTRUCTION}")
         arguments = module["ctor_args_and_kwargs"][1]
         return Spaces(*(arguments[name] for name in Spaces._fields))
 
@@ -133,13 +137,7 @@ def refuse_changed_settings(run: StoredRun, config: AlgorithmConfig) -> None:
         config.initial_alpha,
         "temperatures have been learned since",
     )
-    if _equal_settings(stored, ids) != _equal_settings(config, ids):
-        _compare(
-            "algorithm_config_overrides_per_module",
-            stored.algorithm_config_overrides_per_module,
-            config.algorithm_config_overrides_per_module,
-            "which members have equal settings cannot change, as these share an optimiser",
-        )
+    _refuse_other_groups(stored, config, ids, run.spaces())
     _refuse_smaller_buffer(run, stored, config)
 
 
@@ -178,14 +176,35 @@ def _refuse_smaller_buffer(
         )
 
 
-def _equal_settings(config: AlgorithmConfig, ids: Sequence[str]) -> list[int]:
-    """For each member the first member with the same settings."""
-    overrides = config.algorithm_config_overrides_per_module
-    settings = []
-    for member in ids:
-        own = {name: getattr(config, name) for name in PER_MEMBER} | dict(overrides.get(member, {}))
-        settings.append(repr([(name, own[name]) for name in PER_MEMBER]))
-    return [settings.index(s) for s in settings]
+def _refuse_other_groups(
+    stored: AlgorithmConfig, config: AlgorithmConfig, ids: Sequence[str], spaces: Spaces
+) -> None:
+    """Members with equal settings share an optimiser, whose moments are in the checkpoint."""
+    old, new = (
+        [
+            sac_settings(SimpleNamespace(**own), spaces.action_space)
+            for own in settings_by_member(c, ids)
+        ]
+        for c in (stored, config)
+    )
+    if _first_equal(old) == _first_equal(new):
+        return
+    for name in PER_MEMBER:
+        groups = [_first_equal([getattr(s, name) for s in settings]) for settings in (old, new)]
+        if groups[0] != groups[1]:
+            for field in ("algorithm_config_overrides_per_module", name):
+                _compare(
+                    field,
+                    getattr(stored, field),
+                    getattr(config, field),
+                    "which members have equal settings cannot change, as these share an optimiser",
+                )
+
+
+def _first_equal(values: Sequence[Any]) -> list[int]:
+    """For each value the place of the first that is equal."""
+    texts = [repr(value) for value in values]
+    return [texts.index(text) for text in texts]
 
 
 def _compare(field: str, old: Any, new: Any, why: str) -> None:

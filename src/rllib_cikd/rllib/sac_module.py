@@ -25,6 +25,11 @@ DEFAULT_MODEL_CONFIG: dict[str, Any] = {
 }
 
 
+def head_of(action_space: Any) -> CategoricalHead | GaussianHead:
+    """What a policy's outputs mean, for actions of a member's space."""
+    return CategoricalHead() if isinstance(action_space, OneHot) else GaussianHead()
+
+
 class SACModule(TorchRLModule, InferenceOnlyAPI):
     """Policy, twin critics, their target networks and the temperature.
 
@@ -50,7 +55,7 @@ class SACModule(TorchRLModule, InferenceOnlyAPI):
     @override(TorchRLModule)
     def setup(self) -> None:
         (obs_dim,), (action_dim,) = self.observation_space.shape, self.action_space.shape
-        self.head = CategoricalHead() if isinstance(self.action_space, OneHot) else GaussianHead()
+        self.head = head_of(self.action_space)
         model_config = DEFAULT_MODEL_CONFIG | dict(self.model_config or {})
         hiddens = list(model_config["fcnet_hiddens"])
         activation = self.activation = model_config["fcnet_activation"]

@@ -8,6 +8,7 @@ from typing import Any
 from ray.rllib.utils.metrics.metrics_logger import DEFAULT_STATS_CLS_LOOKUP
 
 from rllib_cikd.rllib.settings.networks import shapes
+from rllib_cikd.rllib.settings.overrides import settings_by_member
 from rllib_cikd.rllib.settings.values import Integer, reject, same
 
 _CAPACITY = Integer(at_least=1, at_most=10_000_000_000)
@@ -43,6 +44,13 @@ def _check_phases(config: Any, ids: Sequence[str]) -> None:
         )
     if config.reset_students and config.ensemble_size == 1:
         reject("reset_students", config.reset_students, "needs ensemble_size above 1")
+    if config.reset_students and config.distillation_targets != "policy_and_critic":
+        reject(
+            "reset_students",
+            config.reset_students,
+            "needs distillation_targets='policy_and_critic', not "
+            f"{config.distillation_targets!r}: networks would be reset without being taught",
+        )
     networks = list(shapes(config, ids).values())
     if config.knowledge_sharing == "hard_copy" and any(n != networks[0] for n in networks):
         reject(
@@ -66,6 +74,13 @@ def _check_refinements(config: Any, ids: Sequence[str]) -> None:
             "needs ensemble_size above 1, knowledge_sharing='distillation' and policies among the "
             "distillation_targets: it says at which states a policy is imitated",
         )
+    if config.distillation_filter != "none" and config.reset_students:
+        reject(
+            "distillation_filter",
+            config.distillation_filter,
+            "cannot go with reset_students=True: fresh students must imitate everywhere. Leave "
+            "out one of the two",
+        )
     if config.renew_target_critics and (not teaches or config.distillation_targets == "policy"):
         reject(
             "renew_target_critics",
@@ -73,11 +88,16 @@ def _check_refinements(config: Any, ids: Sequence[str]) -> None:
             "needs ensemble_size above 1, knowledge_sharing='distillation' or 'hard_copy', and "
             "critics among the distillation_targets",
         )
-    networks = list(shapes(config, ids).values())
-    unequal = any(n != networks[0] for n in networks)
-    if config.critic_targets == "shared" and (
-        unequal or config.algorithm_config_overrides_per_module
-    ):
+    if config.critic_targets == "shared":
+        _check_shared_targets(config, ids)
+
+
+def _check_shared_targets(config: Any, ids: Sequence[str]) -> None:
+    if config.ensemble_size == 1:
+        reject("critic_targets", config.critic_targets, "needs ensemble_size above 1")
+    members = zip(shapes(config, ids).values(), settings_by_member(config, ids), strict=True)
+    first, *others = (repr(member) for member in members)
+    if any(other != first for other in others):
         reject(
             "critic_targets",
             config.critic_targets,
@@ -163,6 +183,17 @@ def _check_sampling(config: Any) -> None:
             "sample_while_learning",
             config.sample_while_learning,
             "needs num_env_runners of at least 1: the main process cannot sample while it learns",
+        )
+    if (
+        config.num_env_runners > 0
+        and not config.merge_env_runner_states
+        and not config.broadcast_env_runner_states
+    ):
+        reject(
+            "broadcast_env_runner_states",
+            config.broadcast_env_runner_states,
+            "cannot go with merge_env_runner_states=False: an env runner that is restarted would "
+            "not know the number of steps and begin as at the start. Leave one of them out",
         )
     missing = sorted(set(DEFAULT_STATS_CLS_LOOKUP) - set(config.stats_cls_lookup))
     if missing:

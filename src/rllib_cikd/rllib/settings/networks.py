@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule, MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from rllib_cikd.engine.perceptrons import ACTIVATIONS
@@ -17,6 +18,12 @@ from rllib_cikd.rllib.settings.values import Integer, reject, show
 
 _WIDTH = Integer(at_least=1, at_most=1_000_000)
 
+#: What members find in their model config, but users set in the config itself.
+_SET_ELSEWHERE = {
+    "initial_alpha": "`initial_alpha` of `.training(…)`",
+    "normalize_observations": "`observation_filter` of `.env_runners(…)`",
+}
+
 
 def check_networks(config: Any, ids: Sequence[str]) -> None:
     """Checks `model_config` and `rl_module_spec` of a config with these members.
@@ -25,7 +32,19 @@ def check_networks(config: Any, ids: Sequence[str]) -> None:
         ValueError: If one is not what a member can be made of.
     """
     check_model_config("model_config", config._model_config)
-    for member, spec in _specs(config, ids).items():
+    specs = _specs(config, ids)
+    paths = [spec.load_state_path for spec in (config._rl_module_spec, *specs.values()) if spec]
+    if config.observation_filter != "NoFilter" and any(paths):
+        reject(
+            "rl_module_spec",
+            config._rl_module_spec,
+            f"`load_state_path` cannot go with observation_filter={config.observation_filter!r}: "
+            "the statistics of observations are not among what it loads. Begin with a whole "
+            "checkpoint, `CIKD.from_checkpoint(…)`",
+        )
+    if isinstance(config._rl_module_spec, MultiRLModuleSpec):
+        _check_multi_spec(config._rl_module_spec)
+    for member, spec in specs.items():
         module_class = spec.module_class
         if module_class is not None and not (
             inspect.isclass(module_class) and issubclass(module_class, SACModule)
@@ -38,6 +57,22 @@ def check_networks(config: Any, ids: Sequence[str]) -> None:
                 "`model_config`",
             )
         check_model_config(f"model_config of {member}", spec.model_config)
+
+
+def _check_multi_spec(spec: MultiRLModuleSpec) -> None:
+    if spec.model_config:
+        reject(
+            "rl_module_spec",
+            spec,
+            "the `model_config` of a `MultiRLModuleSpec` reaches no member. Give it to "
+            "`.rl_module(model_config=…)`, or to the members' `RLModuleSpec`s",
+        )
+    if spec.multi_rl_module_class is not MultiRLModule:
+        reject(
+            "rl_module_spec",
+            spec,
+            "members share nothing that another `multi_rl_module_class` could hold: leave it out",
+        )
 
 
 def shapes(config: Any, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -66,9 +101,11 @@ def check_model_config(field: str, model_config: Any) -> None:
     problem = HONOURED["_model_config"].problem(model_config)
     if problem:
         reject(field, model_config, problem)
-    allowed = {*DEFAULT_MODEL_CONFIG, "initial_alpha"}
     settings = _settings(model_config)
-    unknown = sorted(show(name) for name in settings if name not in allowed)
+    for name, instead in _SET_ELSEWHERE.items():
+        if name in settings:
+            reject(f"{field}: {name}", settings[name], f"is set with {instead}")
+    unknown = sorted(show(name) for name in settings if name not in DEFAULT_MODEL_CONFIG)
     if unknown:
         reject(
             field,

@@ -57,6 +57,13 @@ def check_member_overrides(config: Any, ids: Sequence[str]) -> None:
                 reject(f"{field}: {member}: {name}", value, problem)
 
 
+def settings_by_member(config: Any, ids: Sequence[str]) -> list[dict[str, Any]]:
+    """What members may differ in, as each of them has it."""
+    common = {name: getattr(config, name) for name in PER_MEMBER}
+    overrides = config.algorithm_config_overrides_per_module
+    return [common | dict(overrides.get(member, {})) for member in ids]
+
+
 def check_evaluation_config(config: Any) -> None:
     """Checks `evaluation_config`: what would do nothing in an evaluation is refused."""
     overrides = config.evaluation_config

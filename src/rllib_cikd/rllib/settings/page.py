@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rllib_cikd.rllib.sac_module import DEFAULT_MODEL_CONFIG
 from rllib_cikd.rllib.settings.arguments import FIELD_OF
 from rllib_cikd.rllib.settings.honoured import EVALUATION_OVERRIDES, PER_MEMBER, SECTIONS
 from rllib_cikd.rllib.settings.refused import INTERNAL, OTHER_NAMES, UNSUPPORTED, WITHOUT_MEANING
@@ -79,7 +80,7 @@ def _honoured(kinds: Mapping[str, Kind], default: Any) -> str:
 def _default(name: str, default: Any) -> str:
     value = getattr(default, name)
     if name == "_model_config":
-        value = {k: v for k, v in default.model_config.items() if k != "initial_alpha"}
+        value = DEFAULT_MODEL_CONFIG
     if name == "stats_cls_lookup":
         return "RLlib's"
     return f"`{getattr(value, '__name__', None) or repr(value)}`"
