@@ -331,10 +331,7 @@ class CIKDEnvRunner(RestartingEnvRunner):
                 self._between_episodes = BetweenEpisodes(*between)
 
     def begin_anew(self, env_steps: int) -> None:
-        """New episodes and new draws after a restore: environments cannot be stored.
-
-        They depend on how far training is, so that they do not repeat those of its start.
-        """
+        """Other episodes and draws than at the start: environments cannot be stored."""
         self._seed_generators(env_steps)
         self._needs_initial_reset = True
         self._between_episodes = None
