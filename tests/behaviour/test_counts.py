@@ -46,7 +46,7 @@ def test_environments_that_crash_again_and_again(build, tmp_path, num_envs):
         terminated = rows["terminated"][numbers[:, 1] == instance]
         assert terminated.tolist() == [step == 6 for step in own[:, 3]]
     # No return of an episode that was cut off by a crash counts.
-    returns = {r for window in algo.history.returns.get_state() for r in window}
+    returns = {r for window in algo.history.returns.get_state() for _, r in window}
     assert returns <= {(sum(range(1, 7)) + 6 * e) * envs.UNIT for e in range(40)}
     assert algo._reader._ongoing.keys() <= {e.id_ for e in algo.env_runner._ongoing_episodes}
 

@@ -109,7 +109,7 @@ def test_no_transition_is_missing_or_double_after_a_restore(build, restore):
     returns = {
         episode_return
         for window in restored.history.returns.get_state()
-        for episode_return in window
+        for _, episode_return in window
     }
     assert returns == {(sum(range(1, 31)) + 30 * e) * envs.UNIT for e in range(3)}
 

@@ -140,7 +140,7 @@ def test_a_checkpoint_holds_the_fragment_under_way(build, tmp_path):
         assert sum(history.episodes) == 4 + 2
         assert restored._reader.longest_ongoing == 15
         # Of the first two episodes, the warm-up played a part. The main process counts from 0.
-        returns = {r for window in history.returns.get_state() for r in window}
+        returns = {r for window in history.returns.get_state() for _, r in window}
         assert returns == {(sum(range(1, 31)) + 30 * e) * envs.UNIT for e in range(4)}
     finally:
         restored.stop()

@@ -26,11 +26,8 @@ def test_help_names_every_option(run_main):
         (("-c", "[1]"), "'--config' / '-c': '[1]' is not a JSON object such as '{\"a\": 1}'"),
         (("--num-samples", "0"), "'--num-samples'"),
         (("--checkpoint-freq", "-1"), "'--checkpoint-freq'"),
-        (("--resume", "--num-samples", "2"), "leave out --config and --num-samples"),
-        (
-            ("--resume", "--wandb", "p"),
-            "leave out --config and --num-samples, --wandb and --mlflow",
-        ),
+        (("--resume", "--num-samples", "2"), "leave out --config, --set and --num-samples"),
+        (("--resume", "--wandb", "p"), "--checkpoint-at-end, --wandb and --mlflow. A higher goal"),
     ],
 )
 def test_wrong_options(run_main, options, words):

@@ -8,6 +8,7 @@ from pyarrow.fs import LocalFileSystem
 
 from rllib_cikd.common.errors import DamagedCheckpoint
 from rllib_cikd.rllib.manifest import (
+    FORMAT,
     LEARNER_STATE,
     MANIFEST,
     Manifest,
@@ -78,7 +79,7 @@ def test_the_manifest_itself(checkpoint):
     """Each of its characters is looked at."""
     file = checkpoint / MANIFEST
     content = file.read_bytes()
-    assert json.loads(content)["format"] == 3
+    assert json.loads(content)["format"] == FORMAT
     for i in range(0, len(content), 3):
         file.write_bytes(content[:i] + bytes([content[i] ^ 1]) + content[i + 1 :])
         with pytest.raises(DamagedCheckpoint, match=MANIFEST):
@@ -101,7 +102,7 @@ def test_no_folder(tmp_path):
 
 
 def test_of_another_version(checkpoint, monkeypatch):
-    monkeypatch.setattr("rllib_cikd.rllib.manifest.FORMAT", 4)
+    monkeypatch.setattr("rllib_cikd.rllib.manifest.FORMAT", FORMAT + 1)
     write_manifest(LocalFileSystem(), str(checkpoint), **ABOUT)
     monkeypatch.undo()
     with pytest.raises(DamagedCheckpoint, match=r"in a format that this version .* does not read"):

@@ -209,12 +209,12 @@ def test_a_setting_that_did_not_exist_when_the_study_was_begun_is_no_change(proj
     run.run_study(load_study(path), folder)  # writes cells.json, but Tune is not started
     cells = json.loads((folder / "cells.json").read_text())
     for cell in cells.values():
-        del cell["config"]["critic_targets"]
+        del cell["config"]["max_evaluation_steps"]
     (folder / "cells.json").write_text(json.dumps(cells))
     pretend_a_session(monkeypatch, folder)
     run.run_study(load_study(path), folder)
-    path.write_text(STUDY.replace("true}", "true, critic_targets: shared}"))
-    with pytest.raises(CommandError, match=r"begun .* critic_targets='own'; now it is 'shared'"):
+    path.write_text(STUDY.replace("true}", "true, max_evaluation_steps: 999}"))
+    with pytest.raises(CommandError, match=r"begun .* max_evaluation_steps=20000; now it is 999"):
         run.run_study(load_study(path), folder)
 
 
