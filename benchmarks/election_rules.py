@@ -4,9 +4,13 @@
 
 For each rule and task: the share of phases at which the best member was elected, the return given
 away (the best member's less the elected one's) beside that of a blind draw, and the rank
-correlation of the rule's statistic with the evaluation, over members within a phase. The truth is
-the mean return of the 20 deterministic episodes just before the phase. A phase counts for a rule at
-which every member has its statistic.
+correlation of the rule's statistic with the evaluation, over members within a phase; and the share
+of what a perfect election would bring over a blind draw, with a 95 % bootstrap interval over the
+phases. The truth is the mean return of the 20 deterministic episodes just before the phase. A phase
+counts for a rule at which every member has its statistic.
+
+The last rows say what so many deterministic episodes of each member would bring: their mean is
+drawn from the evaluation's mean and deviation.
 """
 
 from __future__ import annotations
@@ -143,7 +147,39 @@ def judge(folder: Path, from_step: int) -> pd.DataFrame:
                 )
     table = pd.DataFrame(rows).groupby(["task", "rule"], sort=False)
     result = table[["right", "regret", "blind", "correlation"]].mean()
-    return result.assign(phases=table.size())
+    shares = table[["regret", "blind"]].apply(share_of_perfect)
+    return result.join(shares).assign(phases=table.size())
+
+
+def share_of_perfect(phases: pd.DataFrame) -> pd.Series:
+    values = phases.to_numpy()
+    rng = np.random.default_rng(0)
+    samples = values[rng.integers(0, len(values), (4_000, len(values)))].sum(axis=1)
+    low, high = np.quantile(1 - samples[:, 0] / samples[:, 1], [0.025, 0.975])
+    regret, blind = values.sum(axis=0)
+    return pd.Series({"share": 1 - regret / blind, "low": low, "high": high})
+
+
+def few_episodes(folder: Path, from_step: int) -> pd.Series:
+    """Shares of a perfect election, by task and number of deterministic episodes of each member."""
+    tables = []
+    for path in sorted(folder.glob("*.elections.csv")):
+        elections = pd.read_csv(path)
+        if "deviation" in elections:
+            recent = elections[elections["step"] >= from_step]
+            tables.append(recent.assign(task=path.name.split("_")[0], run=path.name))
+    rng, shares = np.random.default_rng(0), {}
+    for task, rows in pd.concat(tables).groupby("task", sort=False):
+        phases = [phase for _, phase in rows.groupby(["run", "step"])]
+        truth = np.stack([phase["evaluation"] for phase in phases])
+        deviation = np.stack([phase["deviation"] for phase in phases])
+        best = truth.max(axis=1)
+        for number in (1, 2, 3, 5):
+            noise = rng.normal(size=(1_000, *truth.shape)) * deviation / np.sqrt(number)
+            elected = np.take_along_axis(truth[None], (truth + noise).argmax(-1)[..., None], -1)
+            regret = (best - elected[..., 0]).mean()
+            shares[task, number] = 1 - regret / (best - truth.mean(axis=1)).mean()
+    return pd.Series(shares)
 
 
 def main() -> None:
@@ -155,12 +191,19 @@ def main() -> None:
     args = parser.parse_args()
     table = judge(args.folder, args.from_step)
     for task, rows in table.groupby(level="task", sort=False):
-        print(f"\n{task}\n{'rule':58} {'right':>6} {'regret':>8} {'blind':>8} {'rank':>6} phases")
+        print(
+            f"\n{task}\n{'rule':58} {'right':>6} {'regret':>8} {'blind':>8} {'rank':>6} phases"
+            "  share of a perfect election's gain"
+        )
         for (_, rule), r in rows.iterrows():
             print(
                 f"{rule:58} {r['right']:6.0%} {r['regret']:8.0f} {r['blind']:8.0f} "
-                f"{r['correlation']:6.2f} {r['phases']:6.0f}"
+                f"{r['correlation']:6.2f} {r['phases']:6.0f}  "
+                f"{r['share']:5.0%} [{r['low']:.0%} to {r['high']:.0%}]"
             )
+    print("\ndeterministic episodes of each member: share of a perfect election's gain")
+    for (task, number), share in few_episodes(args.folder, args.from_step).items():
+        print(f"{task:20} {number:2d} {share:5.0%}")
 
 
 if __name__ == "__main__":
