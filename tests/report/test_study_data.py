@@ -15,6 +15,7 @@ from report_examples import (
 )
 
 from rllib_cikd.common.errors import CommandError
+from rllib_cikd.report.caveats import caveats
 from rllib_cikd.report.raw_csv import EVALUATIONS as LAYOUT
 from rllib_cikd.report.raw_csv import read_rows
 from rllib_cikd.report.study_data import StudyData, learning_curves, read_study_data
@@ -110,3 +111,25 @@ def test_nothing_to_read_is_an_error(tmp_path: Path):
     write_csv(tmp_path / "results.csv", EVALUATIONS, CIKD[0])
     with pytest.raises(CommandError, match=r"no evaluations \(\*evaluations\.csv\) below it"):
         read_study_data(tmp_path)
+
+
+def test_curves_of_seeds_without_common_steps_are_interpolated(tmp_path: Path):
+    """By hand: seed 0 rises by 1 a step from 0 at step 100, seed 1 by 2. The grid has multiples of 100 from 200 to 400, where both runs are."""
+    rows = []
+    for seed, steps in ((0, [100, 209, 310, 420]), (1, [110, 205, 330, 430])):
+        returns = [(seed + 1.0) * (step - 100) for step in steps]
+        rows += evaluation_rows(("a", "T", seed), steps, [returns], ["", *returns[1:]])
+    write_csv(tmp_path / "evaluations.csv", EVALUATIONS, rows)
+    data = read_study_data(tmp_path)
+    curves = data.curves["a", "T"]
+    assert curves.interpolated
+    assert curves.steps.tolist() == [200, 300, 400]
+    assert curves.returns["mean"] == pytest.approx(np.array([[100, 200, 300], [200, 400, 600]]))
+    elected = curves.returns["elected"]
+    assert np.isnan(elected[:, 0]).all()  # between an evaluation without and one with
+    assert elected[:, 1:] == pytest.approx(curves.returns["mean"][:, 1:])
+    # 100 s an evaluation: step 200 is 100 of the 109 steps behind the first one.
+    assert curves.wall_seconds[0, 0] == pytest.approx(100 + 100 * 100 / 109)
+    assert curves.last_steps.tolist() == [420, 430]
+    (note,) = [line for line in caveats(data, ["a"])[0].splitlines() if "Interpolated" in line]
+    assert note.endswith("which the seeds had at different steps: all variants.")

@@ -16,6 +16,7 @@ def caveats(data: StudyData, variants: Sequence[str]) -> list[str]:
     ]
     notes = [
         *_left_out(every),
+        *_interpolated(every),
         *_short_runs(every),
         *(note for task in data.tasks for note in _unequal_lengths(data.curves_of(variants, task))),
         *_few_seeds(every),
@@ -34,6 +35,15 @@ def _left_out(every: Sequence[Curves]) -> list[str]:
                 f"longest run, which ends at {curves.last_steps.max():,}."
             )
     return notes
+
+
+def _interpolated(every: Sequence[Curves]) -> list[str]:
+    if not (some := [curves for curves in every if curves.interpolated]):
+        return []
+    return [
+        f"**Interpolated** between evaluations, which the seeds had at different steps: "
+        f"{_names(some, every)}."
+    ]
 
 
 def _short_runs(every: Sequence[Curves]) -> list[str]:

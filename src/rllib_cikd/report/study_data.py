@@ -27,7 +27,8 @@ class Curves:
     """Evaluations of one variant on one task, at the steps which all of its seeds have.
 
     Runs that are not half as far as the longest one are left out: one that has just begun, or
-    failed early, would cut short what all others have.
+    failed early, would cut short what all others have. Where the seeds have hardly a step in
+    common, such as runs with iterations of whole episodes, curves are interpolated.
 
     Attributes:
         seeds: `[S]`, ascending.
@@ -38,6 +39,7 @@ class Curves:
         updates: `[S, T]`, gradient steps of each member so far; NaN in older files.
         last_steps: `[S]`, the last evaluation of each seed, common or not.
         left_out: The last step of each seed that was left out.
+        interpolated: Whether figures between evaluations are taken for those at `steps`.
     """
 
     variant: str
@@ -50,6 +52,7 @@ class Curves:
     updates: np.ndarray
     last_steps: np.ndarray
     left_out: dict[int, int]
+    interpolated: bool = False
 
     def at(self, summary: str, step: int) -> np.ndarray:
         """The returns `[S]` at one of `steps`."""
@@ -169,32 +172,62 @@ def _curves(variant: str, task: str, rows: pd.DataFrame) -> Curves:
             f"evaluation at step {step} lacks the return of {member}. Write the file anew with "
             "`rllib study run`, or delete that evaluation."
         )
-    steps = table["mean"].unstack("step").dropna(axis="columns").columns
-    if steps.empty:
+    totals = rows.groupby(["seed", "step"])[["wall_seconds", "updates"]].max().astype(float)
+    table = table.join(totals)
+    steps = _common_steps(table)
+    interpolated = 2 * len(steps) < table.groupby("seed").size().median()
+    if interpolated:
+        steps = _grid(table)
+        table = _interpolated(table, steps)
+    if not len(steps):
         firsts = "; ".join(f"seed {seed}: {step}, …" for seed, step in seeds["step"].min().items())
         raise CommandError(
             f"{variant} on {task}: no evaluation step is common to all seeds ({firsts}). Run them "
             "with the same evaluation_interval, or take one of them out of the folder."
         )
-    seconds, updates = (
-        rows.groupby(["seed", "step"])[column]
-        .max()
-        .unstack("step")[steps]
-        .to_numpy(float, na_value=np.nan)
-        for column in ("wall_seconds", "updates")
-    )
+    columns = {
+        name: table[name].unstack("step")[steps].to_numpy(float, na_value=np.nan)
+        for name in (*SUMMARIES, "wall_seconds", "updates")
+    }
     return Curves(
         variant,
         task,
         seeds=sizes.index.tolist(),
-        steps=steps.to_numpy(),
-        returns={who: table[who].unstack("step")[steps].to_numpy() for who in SUMMARIES},
+        steps=steps,
+        returns={who: columns[who] for who in SUMMARIES},
         num_members=len(members),
-        wall_seconds=seconds,
-        updates=updates,
+        wall_seconds=columns["wall_seconds"],
+        updates=columns["updates"],
         last_steps=seeds["step"].max().to_numpy(),
         left_out=left_out.to_dict(),
+        interpolated=interpolated,
     )
+
+
+def _common_steps(table: pd.DataFrame) -> np.ndarray:
+    return table["mean"].unstack("step").dropna(axis="columns").columns.to_numpy()
+
+
+def _grid(table: pd.DataFrame) -> np.ndarray:
+    """Multiples of a round number of steps, about as far apart as evaluations, within all runs."""
+    steps = table.reset_index().groupby("seed")["step"]
+    distance = float(steps.diff().median())
+    first, last = steps.min().max(), steps.max().min()
+    if np.isnan(distance) or last < first:
+        return np.array([], int)
+    digit = 10 ** int(np.log10(distance))
+    spacing = int(distance // digit) * digit
+    return np.arange(-(-first // spacing), last // spacing + 1) * spacing
+
+
+def _interpolated(table: pd.DataFrame, steps: np.ndarray) -> pd.DataFrame:
+    """Linearly between evaluations; NaN beside a NaN."""
+    frames = {}
+    for seed, rows in table.groupby("seed"):
+        known = rows.index.get_level_values("step")
+        columns = {name: np.interp(steps, known, rows[name]) for name in table}
+        frames[seed] = pd.DataFrame(columns, index=pd.Index(steps, name="step"))
+    return pd.concat(frames, names=["seed"])
 
 
 def _phases(rows: pd.DataFrame, ends: pd.Series) -> dict[tuple[str, str], pd.DataFrame]:
