@@ -114,7 +114,8 @@ def test_nothing_to_read_is_an_error(tmp_path: Path):
 
 
 def test_curves_of_seeds_without_common_steps_are_interpolated(tmp_path: Path):
-    """By hand: seed 0 rises by 1 a step from 0 at step 100, seed 1 by 2. The grid has multiples of 100 from 200 to 400, where both runs are."""
+    """By hand: seed 0 rises by 1 a step from 0 at step 100, seed 1 by 2. The grid has multiples of
+    100 from 200 to 400, where both runs are."""
     rows = []
     for seed, steps in ((0, [100, 209, 310, 420]), (1, [110, 205, 330, 430])):
         returns = [(seed + 1.0) * (step - 100) for step in steps]
