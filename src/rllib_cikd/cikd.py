@@ -29,7 +29,7 @@ from rllib_cikd.algorithm.policy_selection import selection_probabilities
 from rllib_cikd.algorithm.teacher_election import elect_teacher
 from rllib_cikd.common import result_keys as keys
 from rllib_cikd.config import CIKDConfig
-from rllib_cikd.rllib.checkpoint_scores import checkpoint_metrics, scores
+from rllib_cikd.rllib.checkpoint_scores import scores
 from rllib_cikd.rllib.checkpoints import CheckpointedSAC
 from rllib_cikd.rllib.endless import EndlessEpisodes
 from rllib_cikd.rllib.environment import create_env, env_name
@@ -46,8 +46,6 @@ from rllib_cikd.rllib.sampling import Sampler, raise_faults
 from rllib_cikd.rllib.spaces import refuse_unequal_environments
 from rllib_cikd.rllib.transitions import Chunk, EpisodeReader
 
-_KNOWLEDGE_SHARING_TIMER = "knowledge_sharing"
-
 
 class CIKD(CheckpointedSAC):
     """K SAC agents learn one task together and distil the best one's knowledge into the others.
@@ -62,7 +60,6 @@ class CIKD(CheckpointedSAC):
     - Phase 3: whenever the steps cross a multiple of `distillation_interval`, the member with
       the highest R_k teaches the others.
     - `evaluate()` plays `evaluation_duration` deterministic episodes of every member.
-    - Checkpoints hold the replay buffer, return windows, counters and generators.
     """
 
     config: CIKDConfig
@@ -132,7 +129,7 @@ class CIKD(CheckpointedSAC):
         self.history.env_steps_lost += self._reader.num_missing - missing
         if transitions:
             self.history.record_steps(len(transitions["rewards"]))
-        self.history.record_episodes(finished)
+        self.history.record_episodes(finished, self.config.teacher_election != "evaluation")
         self._endless_episodes.watch(self._reader.longest_ongoing)
         return transitions
 
@@ -170,6 +167,8 @@ class CIKD(CheckpointedSAC):
     def _elect_teacher(self) -> int | None:
         """The teacher by R_k; None, and no phase, while no member has finished an episode."""
         rule = self.config.teacher_election
+        if rule == "evaluation":
+            self._play_election_episodes()
         teacher = elect_teacher(self.history.return_means(), rule, self._rng)
         if teacher is None:
             self.history.num_skipped_phases += 1
@@ -177,12 +176,21 @@ class CIKD(CheckpointedSAC):
                 self._endless_episodes.phase_skipped(self._env_steps)
         return teacher
 
+    def _play_election_episodes(self) -> None:
+        """Deterministic episodes of every member become R_k; they are counted and learned from."""
+        played = self._play_evaluation(self.config.election_episodes, record=True)
+        transitions, finished = self._reader.read(played.chunks)
+        self.history.record_steps(len(transitions["rewards"]))
+        self.history.returns.clear()
+        self.history.record_episodes(finished)
+        self._store_and_update(transitions)
+
     def _share_knowledge(self, teacher: int) -> None:
         """One phase: the teacher's knowledge goes to every other member."""
         assess = self.config.assess_distillation
         returns_before = self._mean_evaluation_returns() if assess else []
         start = time.perf_counter()
-        with self.metrics.log_time((TIMERS, _KNOWLEDGE_SHARING_TIMER)):
+        with self.metrics.log_time((TIMERS, "knowledge_sharing")):
             report: dict[str, Any] = ask_learner(
                 self.learner_group, lambda learner: learner.share_knowledge(teacher)
             )
@@ -235,22 +243,26 @@ class CIKD(CheckpointedSAC):
         Returns:
             Per member id: "returns" (undiscounted) and "lengths", each `[num_episodes]`.
         """
-        returns, lengths, _ = self._play_evaluation(num_episodes, seed)
-        played = zip(returns, lengths, strict=True)
-        return by_member([{"returns": r, "lengths": n} for r, n in played])
+        played = self._play_evaluation(num_episodes, seed)
+        members = zip(played.returns, played.lengths, strict=True)
+        return by_member([{"returns": r, "lengths": n} for r, n in members])
 
     def _play_evaluation(
-        self, num_episodes: int | None = None, seed: int | None = None, callbacks: bool = False
+        self,
+        num_episodes: int | None = None,
+        seed: int | None = None,
+        callbacks: bool = False,
+        record: bool = False,
     ) -> Played:
         seeds = None if seed is None else [seed]
         if seeds is None and self.config.seed is not None:
-            seeds = [self.config.seed, self._env_steps]
+            seeds = [self.config.seed, self._env_steps, *[1] * record]  # other ones than evaluated
         group = self.eval_env_runner_group or self.env_runner_group
         self._sync_weights(group)
         remote = group.healthy_worker_ids() if self.eval_env_runner_group else []
         num = num_episodes or self.config.evaluation_duration
         timeout = self.config.evaluation_sample_timeout_s
-        return play_on_runners(group, remote, num, seeds, callbacks, timeout)
+        return play_on_runners(group, remote, num, seeds, callbacks, timeout, record)
 
     def _mean_evaluation_returns(self) -> list[float]:
         return [float(member["returns"].mean()) for member in self.evaluate_members().values()]
@@ -265,10 +277,10 @@ class CIKD(CheckpointedSAC):
         """
         self._before_evaluate()
         self._call_back("on_evaluate_start")
-        returns, lengths, metrics = self._play_evaluation(callbacks=True)
-        results = summarize(returns, lengths, self.history.elected, self._env_steps)
-        if metrics:
-            self._callback_metrics.aggregate(metrics)
+        played = self._play_evaluation(callbacks=True)
+        results = summarize(played.returns, played.lengths, self.history.elected, self._env_steps)
+        if played.metrics:
+            self._callback_metrics.aggregate(played.metrics)
             results["env_runners"] = self._callback_metrics.compile() | results["env_runners"]
         self.history.evaluation_best = results[keys.ENSEMBLE][keys.BEST_POLICY]
         self._call_back("on_evaluate_end", evaluation_metrics=results)
@@ -297,18 +309,6 @@ class CIKD(CheckpointedSAC):
             results.setdefault("evaluation", copy.deepcopy(self.history.last_evaluation))
         return results
 
-    @override(Algorithm)
-    def save(self, checkpoint_dir: str | None = None) -> Any:
-        """Writes a checkpoint, as Tune does; its metrics are what Tune can score it by.
-
-        Returns:
-            RLlib's result, whose `metrics` have nested keys at their top level, too, and of the
-            evaluation only what was measured at this very step (see `checkpoint_metrics`).
-        """
-        saved = super().save(checkpoint_dir)
-        saved.metrics = checkpoint_metrics(saved.metrics)
-        return saved
-
     def _log_ensemble(self) -> None:
         """Logs `ensemble/…`; RLlib forgets values after each iteration, so always all of them."""
         log = self.history.log(
@@ -331,7 +331,7 @@ class CIKD(CheckpointedSAC):
         groups = [self.env_runner_group, self.eval_env_runner_group]
         refuse_unequal_environments(groups, env_name(self.config))
         size = self.config.ensemble_size
-        self.history = History(size, self.config.return_window, self.config.return_horizon)
+        self.history = History(size, self.config.num_returns, self.config.return_horizon)
         self.history.last_evaluation = no_evaluation_yet(size)
         self._reader = EpisodeReader()
         self._sampler = Sampler(self.env_runner_group, self.config)

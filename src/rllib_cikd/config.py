@@ -59,6 +59,7 @@ class CIKDConfig(SACConfig):
         self.policy_selection = "uniform"
         self.return_window = 5
         self.return_horizon: int | None = None
+        self.election_episodes = 1
         self.distillation_interval = 5_000
         self.knowledge_sharing = "distillation"
         self.distillation_targets = "policy_and_critic"
@@ -106,6 +107,7 @@ class CIKDConfig(SACConfig):
         distillation_filter: str = NotProvided,
         renew_target_critics: bool = NotProvided,
         teacher_election: str = NotProvided,
+        election_episodes: int = NotProvided,
         reset_students: bool = NotProvided,
         distillation_lr: float = NotProvided,
         distillation_batch_size: int = NotProvided,
@@ -142,7 +144,11 @@ class CIKDConfig(SACConfig):
                 where the ensemble's critics value the teacher's action above the student's.
             renew_target_critics: At the end of a phase, students' target critics become their
                 distilled critics; else they follow by τ.
-            teacher_election: "best" (highest R_k), "random" or "worst".
+            teacher_election: "best" (highest R_k), "random" or "worst"; "evaluation": before each
+                phase every member plays `election_episodes` deterministic episodes, and R_k is
+                their mean. Their transitions are stored, counted as environment steps and
+                followed by as many updates as others. Multiples of I within them are left out.
+            election_episodes: Of each member, with teacher_election="evaluation".
             reset_students: Draw the students' networks anew just before distillation.
             distillation_lr: Step size of the distillation's Adam, fresh in every phase.
             distillation_batch_size: Minibatch size of the distillation, in each learner.
@@ -175,6 +181,12 @@ class CIKDConfig(SACConfig):
             if value is not NotProvided:
                 setattr(self, name, value)
         return self
+
+    @property
+    def num_returns(self) -> int:
+        """Episodes of each member that R_k is the mean of: M, or those played for an election."""
+        evaluates = self.teacher_election == "evaluation"
+        return self.election_episodes if evaluates else self.return_window
 
     @property
     def learning_starts_at(self) -> int:

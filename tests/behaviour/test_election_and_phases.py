@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import envs
 import numpy as np
 import pytest
-from helpers import MEMBERS, small_config, train
+import torch
+from helpers import MEMBERS, learner_of, rows_of, small_config, train
 from scipy import stats
 
 from rllib_cikd import CIKD
@@ -87,6 +88,81 @@ def test_old_episodes_no_longer_count(build):
             r_k = np.mean(by_member) if by_member else np.nan
             assert result["return_mean"][f"policy_{k}"] == pytest.approx(r_k, nan_ok=True)
     assert [sum(m == k for m, _ in episodes[-6:]) for k in range(3)] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("num_env_runners", [0, 1])
+def test_election_by_evaluation_episodes(build, monkeypatch, num_env_runners):
+    """Two deterministic episodes of each of three members before each phase: their means elect, and
+    they are stored, counted and followed by updates as any others."""
+    config = small_config(
+        envs.DriftEnv,
+        env_config={"time_limit": 30, "gain": 0.5},
+        steps_per_iteration=40,
+        fragment=40,
+        teacher_election="evaluation",
+        election_episodes=2,
+        distillation_interval=100,
+        random_steps=0,
+        num_steps_sampled_before_learning_starts=50,
+    ).env_runners(num_env_runners=num_env_runners)
+    algo = build(config)
+    elections = []
+
+    def played(*args, **kwargs):
+        result = play(*args, **kwargs)
+        for chunk in result.chunks:
+            module = learner_of(algo).module[f"policy_{chunk.member}"]
+            obs = torch.from_numpy(chunk.observations[:-1])
+            with torch.no_grad():
+                actions = module.deterministic_actions(obs).numpy()
+            assert chunk.actions == pytest.approx(actions, abs=1e-5)
+        elections.append(result)
+        return result
+
+    play = algo._play_evaluation
+    monkeypatch.setattr(algo, "_play_evaluation", played)
+    assert algo.elected_policy_id is None
+    steps = 0
+    for _ in range(8):
+        num = len(elections)
+        algo.training_step()
+        steps += 40
+        if len(elections) == num:  # episodes of training count for no R_k
+            assert (algo.elected_policy_id is None) == (num == 0)
+            continue
+        (election,) = elections[num:]
+        assert [chunk.member for chunk in election.chunks].count(2) == 2
+        steps += int(election.lengths.sum())
+        means = election.returns.mean(axis=1)
+        assert algo.history.return_means() == pytest.approx(means)
+        assert algo.history.teacher == means.argmax()
+        rows = rows_of(algo)
+        newest = np.concatenate([chunk.observations[:-1] for chunk in election.chunks])
+        assert np.array_equal(rows["obs"][-len(newest) :], newest)
+        rewards = [float(chunk.rewards.sum()) for chunk in election.chunks if chunk.member == 1]
+        assert sorted(rewards) == pytest.approx(sorted(election.returns[1]))
+    assert len(elections) == algo.history.num_phases >= 3
+    assert algo.history.env_steps == algo.history.stored == steps == len(rows_of(algo)["obs"])
+    assert algo.history.num_updates == steps - 50
+
+
+def test_an_election_longer_than_the_interval_brings_no_further_phase(build):
+    """Episodes of 30 steps, three members, phases every 20 steps: one for each fragment of 20."""
+    config = small_config(
+        envs.CountingEnv,
+        env_config={"lengths": [30]},
+        fragment=20,
+        steps_per_iteration=20,
+        teacher_election="evaluation",
+        distillation_interval=20,
+        random_steps=0,
+        num_steps_sampled_before_learning_starts=10,
+    )
+    algo = build(config)
+    for number in range(1, 4):
+        algo.training_step()
+        assert algo.history.num_phases == number
+        assert algo.history.env_steps == number * (20 + 3 * 30)
 
 
 def test_episodes_of_the_warm_up_count_for_no_r_k(build):

@@ -152,6 +152,7 @@ BEYOND_THE_PAPER = {
     },
     "ensemble-sac-softmax": {"knowledge_sharing": "none", "policy_selection": "softmax"},
     "cikd-window-3": {"return_window": 3},
+    "cikd-evaluated": {"teacher_election": "evaluation"},
     "cikd-recent": {"policy_selection": "round", "return_horizon": 5000},
     "cikd-advantage": {"distillation_filter": "advantage"},
     "cikd-renewed-targets": {"renew_target_critics": True},

@@ -29,6 +29,8 @@ BAD_VALUES = [
     ("ensemble_size", "3", "integer of at least 1"),
     ("policy_selection", "greedy", "'epsilon_greedy'"),
     ("return_window", 0, "integer of at least 1"),
+    ("return_horizon", 0, "integer of at least 1, or None"),
+    ("election_episodes", 0, "integer of at least 1"),
     ("distillation_interval", 0, "integer of at least 1"),
     ("distillation_interval", 1e3, "integer of at least 1"),
     ("knowledge_sharing", "soft_copy", "'hard_copy'"),
@@ -138,6 +140,14 @@ BAD_COMBINATIONS = [
     (
         {"reset_students": True, "knowledge_sharing": "none"},
         ("reset_students=True", "'none'", "knowledge_sharing='distillation'"),
+    ),
+    (
+        {"election_episodes": 2},
+        ("election_episodes=2", "teacher_election='evaluation'"),
+    ),
+    (
+        {"teacher_election": "evaluation", "return_horizon": 5000},
+        ("return_horizon=5000", "teacher_election='evaluation'", "Leave one of them out"),
     ),
     (
         {"reset_students": True, "distillation_filter": "advantage"},

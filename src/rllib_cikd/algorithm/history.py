@@ -67,14 +67,18 @@ class History:
         self.episodes = [0] * self.ensemble_size
         self.times_teacher = [0] * self.ensemble_size
 
-    def record_episodes(self, finished: Iterable[FinishedEpisode]) -> None:
+    def record_episodes(self, finished: Iterable[FinishedEpisode], elects: bool = True) -> None:
         """Takes the returns of training episodes that have just finished into R_k.
 
         Random actions say nothing of a member: an episode with any of them counts for no R_k.
+
+        Args:
+            finished: The episodes.
+            elects: Whether they count for R_k at all.
         """
         for episode in finished:
             self.episodes[episode.member] += 1
-            if not episode.random:
+            if elects and not episode.random:
                 self.returns.record(episode.member, episode.episode_return, self.env_steps)
 
     def record_steps(self, count: int) -> None:

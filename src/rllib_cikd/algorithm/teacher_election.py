@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 #: Values of `CIKDConfig.teacher_election`.
-TEACHER_ELECTIONS = ("best", "random", "worst")
+TEACHER_ELECTIONS = ("best", "evaluation", "random", "worst")
 
 
 class ReturnWindows:
@@ -33,6 +33,11 @@ class ReturnWindows:
     def record(self, member: int, episode_return: float, env_step: int = 0) -> None:
         """Adds the return of an episode in which `member` acted, and which ended at `env_step`."""
         self._windows[member].append((env_step, episode_return))
+
+    def clear(self) -> None:
+        """Forgets all episodes."""
+        for window in self._windows:
+            window.clear()
 
     def means(self, env_steps: int = 0) -> list[float]:
         """R_k of every member after so many steps; NaN for a member with no episode that counts."""
@@ -61,8 +66,9 @@ def elect_teacher(
     Args:
         returns: R_k of every member, NaN where a member has none. Such a member cannot be
             elected, by no rule.
-        rule: "best" (argmax R_k, the paper's), "worst" (argmin R_k) or "random" (uniform).
-            The lowest index wins a tie.
+        rule: "best" (argmax R_k, the paper's) and "evaluation" (the same, with an R_k of episodes
+            played for the election), "worst" (argmin R_k) or "random" (uniform). The lowest index
+            wins a tie.
         rng: Source of the random rule.
 
     Returns:
@@ -74,5 +80,5 @@ def elect_teacher(
     if rule == "random":
         rng = rng or np.random.default_rng()
         return int(rng.choice(candidates))
-    choose: Any = max if rule == "best" else min
+    choose: Any = min if rule == "worst" else max
     return choose(candidates, key=lambda k: returns[k])

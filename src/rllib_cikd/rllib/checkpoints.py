@@ -23,6 +23,7 @@ from rllib_cikd.algorithm.history import History
 from rllib_cikd.algorithm.members import policy_id
 from rllib_cikd.algorithm.soundness import first_unsound
 from rllib_cikd.common.errors import NotSound
+from rllib_cikd.rllib.checkpoint_scores import checkpoint_metrics
 from rllib_cikd.rllib.learner_group import ask_learner
 from rllib_cikd.rllib.manifest import (
     LEARNER_STATE,
@@ -170,7 +171,14 @@ class CheckpointedSAC(SAC):
 
     @override(Algorithm)
     def save(self, checkpoint_dir: str | None = None) -> Any:
+        """Writes a checkpoint, as Tune does; its metrics are what Tune can score it by.
+
+        Returns:
+            RLlib's result, whose `metrics` have nested keys at their top level, too, and of the
+            evaluation only what was measured at this very step (see `checkpoint_metrics`).
+        """
         result = super().save(checkpoint_dir)
+        result.metrics = checkpoint_metrics(result.metrics)
         self._last_checkpoint = result.checkpoint.path  # where Tune has moved it
         return result
 

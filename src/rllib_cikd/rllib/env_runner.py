@@ -132,10 +132,7 @@ class CIKDEnvRunner(RestartingEnvRunner):
             logger.warning("env=%r could not be closed: %s", env_name(self.config), error)
 
     def foreach_env(self, func: Call) -> list[Any]:
-        """Calls a function with every environment; `EnvRunnerGroup.foreach_env` asks for it.
-
-        Attributes and methods of the user's environment are there, whatever wraps it.
-        """
+        """Calls a function with every environment (`EnvRunnerGroup.foreach_env`)."""
         return [] if self.env is None else self.env.foreach(func)
 
     def hear_calls(self, calls: Sequence[Call], count: int) -> None:
@@ -205,6 +202,7 @@ class CIKDEnvRunner(RestartingEnvRunner):
         seed: int | Sequence[int] | None,
         share: tuple[int, int] = (0, 1),
         callbacks: bool = False,
+        observer: Any = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Plays evaluation episodes of every member with its deterministic action.
 
@@ -216,6 +214,7 @@ class CIKDEnvRunner(RestartingEnvRunner):
             share: (i, n): of the E episodes, play only the i-th of n shares.
             callbacks: Whether the user's episode callbacks are called. They log into
                 `evaluation_metrics`, and find `config.in_evaluation` set.
+            observer: Another `EpisodeObserver` in their place.
 
         Returns:
             Returns and lengths, each `[K, episodes in this share]`.
@@ -231,7 +230,6 @@ class CIKDEnvRunner(RestartingEnvRunner):
         self._make_calls()
         self._grow_evaluation_envs(min(len(seeds), self._evaluation_width))
         width = len(self._evaluation_envs[0])
-        observer = None
         if callbacks and wants_episodes(self):
             env = TaskVectorEnv([env for row in self._evaluation_envs for env in row])
             if self.config.in_evaluation:

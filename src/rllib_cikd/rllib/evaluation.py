@@ -13,7 +13,9 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from rllib_cikd.algorithm.history import by_member
 from rllib_cikd.common import result_keys as keys
 from rllib_cikd.common.errors import EnvironmentFault
+from rllib_cikd.rllib.recorded_episodes import RecordedEpisodes
 from rllib_cikd.rllib.sampling import restart_silent
+from rllib_cikd.rllib.transitions import Chunk
 
 
 def evaluation_seeds(seed: int | Sequence[int] | None, num_episodes: int) -> list[int]:
@@ -30,6 +32,7 @@ class Played(NamedTuple):
     returns: np.ndarray  #: undiscounted, `[K, E]`
     lengths: np.ndarray  #: `[K, E]`
     metrics: list[dict[str, Any]]  #: what users' callbacks logged, of each env runner
+    chunks: list[Chunk]  #: the episodes themselves, if they were recorded
 
 
 def play_on_runners(
@@ -39,6 +42,7 @@ def play_on_runners(
     seeds: Sequence[int] | None,
     callbacks: bool = False,
     timeout: float | None = None,
+    record: bool = False,
 ) -> Played:
     """Plays evaluation episodes on env runners, each of which takes a share.
 
@@ -49,6 +53,7 @@ def play_on_runners(
         seeds: Entropy of the episodes' seeds; None: drawn anew.
         callbacks: Whether the users' episode callbacks are called.
         timeout: Seconds after which a remote env runner counts as hanging; None: never.
+        record: Whether the episodes are kept. Not together with `callbacks`.
 
     Raises:
         EnvironmentFault: If what an environment returns cannot be used, or an episode does not end.
@@ -57,7 +62,7 @@ def play_on_runners(
         seeds = [int(np.random.SeedSequence().generate_state(1)[0])]
     remote = list(remote)[:num_episodes]
     n = max(1, len(remote))
-    plays = [_Share(num_episodes, seeds, (i, n), callbacks) for i in range(n)]
+    plays = [_Share(num_episodes, seeds, (i, n), callbacks, record) for i in range(n)]
     answers = []
     if remote:
         answers = group.foreach_env_runner(
@@ -80,14 +85,17 @@ def play_on_runners(
         shares[i] = answer[1:]
     returns = np.zeros((len(shares[0][0]), num_episodes))
     lengths = np.zeros_like(returns, dtype=np.int64)
-    for i, (share_returns, share_lengths, _) in shares.items():
+    for i, (share_returns, share_lengths, *_) in shares.items():
         returns[:, i::n], lengths[:, i::n] = share_returns, share_lengths
-    return Played(returns, lengths, [metrics for *_, metrics in shares.values() if metrics])
+    metrics = [metrics for _, _, metrics, _ in shares.values() if metrics]
+    chunks = [chunk for i in sorted(shares) for chunk in shares[i][3]]
+    return Played(returns, lengths, metrics, chunks)
 
 
 @dataclass(frozen=True)
 class _Share:
-    """Plays a share; answers with its number, returns, lengths and metrics, or with the fault.
+    """Plays a share; answers with its number, returns, lengths, metrics and recorded episodes, or
+    with the fault.
 
     A fault that a remote env runner raised would make RLlib restart it, again and again.
     """
@@ -96,15 +104,18 @@ class _Share:
     seeds: Sequence[int]
     share: tuple[int, int]
     callbacks: bool
+    record: bool
 
     def __call__(self, runner: Any) -> Any:
+        recorded = RecordedEpisodes() if self.record else None
         try:
             played = runner.evaluate_members(
-                self.num_episodes, self.seeds, self.share, callbacks=self.callbacks
+                self.num_episodes, self.seeds, self.share, self.callbacks, recorded
             )
         except EnvironmentFault as fault:
             return fault
-        return (self.share[0], *played, runner.evaluation_metrics.reduce())
+        chunks = [] if recorded is None else recorded.chunks()
+        return (self.share[0], *played, runner.evaluation_metrics.reduce(), chunks)
 
 
 def _tell_calls(group: EnvRunnerGroup) -> None:

@@ -190,7 +190,7 @@ def _read(path: Path) -> tuple[AlgorithmConfig, History]:
             f"{config.algo_class.__name__}."
         )
     _check_own_files(path)
-    history = History(config.ensemble_size, config.return_window, config.return_horizon)
+    history = History(config.ensemble_size, config.num_returns, config.return_horizon)
     history.set_state(history_state)
     return config, history
 

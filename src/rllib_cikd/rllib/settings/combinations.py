@@ -51,6 +51,7 @@ def _check_phases(config: Any, ids: Sequence[str]) -> None:
             "needs distillation_targets='policy_and_critic', not "
             f"{config.distillation_targets!r}: networks would be reset without being taught",
         )
+    _check_election(config)
     networks = list(shapes(config, ids).values())
     if config.knowledge_sharing == "hard_copy" and any(n != networks[0] for n in networks):
         reject(
@@ -58,6 +59,19 @@ def _check_phases(config: Any, ids: Sequence[str]) -> None:
             config.knowledge_sharing,
             "hard_copy copies networks, but the members' networks differ in shape or activation. "
             "Give all members the same `model_config`, or use 'distillation'",
+        )
+
+
+def _check_election(config: Any) -> None:
+    by_evaluation = config.teacher_election == "evaluation"
+    if config.election_episodes != 1 and not by_evaluation:
+        reject("election_episodes", config.election_episodes, "needs teacher_election='evaluation'")
+    if config.return_horizon is not None and by_evaluation:
+        reject(
+            "return_horizon",
+            config.return_horizon,
+            "has no part in teacher_election='evaluation', where episodes of training count for "
+            "no R_k. Leave one of them out",
         )
 
 

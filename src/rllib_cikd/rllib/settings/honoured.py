@@ -54,6 +54,7 @@ ENSEMBLE: dict[str, Kind] = {
     "distillation_filter": Choice(DISTILLATION_FILTERS),
     "renew_target_critics": Flag(),
     "teacher_election": Choice(TEACHER_ELECTIONS),
+    "election_episodes": Integer(at_least=1, at_most=1_000),
     "reset_students": Flag(),
     "distillation_lr": _STEP_SIZE,
     "distillation_batch_size": Integer(at_least=1, at_most=10_000_000),
