@@ -15,6 +15,7 @@ head=10.77.0.1 other=10.77.0.2 port=6399 space=cikd-node-2
 
 stop() {
     kill %1 2>/dev/null && wait %1 || true  # its Ray alone: there may be others on this machine
+    grep -qs "$head:$port" /tmp/ray/ray_current_cluster && rm /tmp/ray/ray_current_cluster
     ip netns pids "$space" 2>/dev/null | xargs --no-run-if-empty kill -9 || true
     ip netns delete "$space" 2>/dev/null || true
 }
