@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import envs
 import numpy as np
@@ -19,14 +19,21 @@ from rllib_cikd.algorithm.history import FinishedEpisode
 # ---------------------------------------------------------------------- Election
 
 
-@pytest.mark.parametrize("num_envs", [1, 2])
-def test_returns_and_election_equal_a_computation_by_hand(build, num_envs):
+def return_recorder() -> tuple[list[tuple[int, float]], Callable]:
+    """A list, and an `on_episode_end` that adds to it (member, return) of each episode."""
     episodes = []
 
     def on_episode_end(episode, prev_episode_chunks=(), **kwargs):
         chunks = [*prev_episode_chunks, episode]
         returns = sum(chunk.agent_episodes["agent_0"].get_return() for chunk in chunks)
         episodes.append((int(episode.module_for("agent_0").removeprefix("policy_")), returns))
+
+    return episodes, on_episode_end
+
+
+@pytest.mark.parametrize("num_envs", [1, 2])
+def test_returns_and_election_equal_a_computation_by_hand(build, num_envs):
+    episodes, on_episode_end = return_recorder()
 
     members = [f"policy_{k}" for k in range(4)]
     config = small_config(
@@ -63,12 +70,7 @@ def test_returns_and_election_equal_a_computation_by_hand(build, num_envs):
 def test_old_episodes_no_longer_count(build):
     """Episodes of 10 steps in fragments of 20, three members in rounds, a horizon of 60: those that
     count ended in the last three fragments, two of each member."""
-    episodes = []
-
-    def on_episode_end(episode, prev_episode_chunks=(), **kwargs):
-        chunks = [*prev_episode_chunks, episode]
-        returns = sum(chunk.agent_episodes["agent_0"].get_return() for chunk in chunks)
-        episodes.append((int(episode.module_for("agent_0").removeprefix("policy_")), returns))
+    episodes, on_episode_end = return_recorder()
 
     config = small_config(
         envs.DriftEnv,
