@@ -32,8 +32,9 @@ import torch
 from ray.rllib.core.learner.learner import Learner
 
 from rllib_cikd import CIKD, CIKDConfig
-from rllib_cikd.algorithm.ensemble import policy_distribution, q_values
+from rllib_cikd.algorithm.ensemble import q_values
 from rllib_cikd.algorithm.history import History
+from rllib_cikd.algorithm.perceptron import split_policy_output
 from rllib_cikd.rllib.learner_group import ask_learner
 from rllib_cikd.rllib.transitions import EpisodeReader
 
@@ -89,7 +90,7 @@ def values_of_actions(learner: Learner) -> dict[str, list[float]]:
     for states, first in (("all", 0), ("recent", max(0, size - RECENT))):
         rows = torch.randint(first, size, (STATES,), device=learner._device)
         obs = buffer.gather(rows % max(newest, 1), 0.99).obs
-        mean, _ = policy_distribution(stack.policy, obs.expand(k, -1, -1))
+        mean, _ = split_policy_output(stack.policy(obs.expand(k, -1, -1)))
         table = []
         for actions in mean.tanh():  # of member j, by every member's critics
             inputs = torch.cat([obs, actions], -1).expand(k, -1, -1)

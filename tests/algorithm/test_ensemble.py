@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from rllib_cikd.algorithm.ensemble import MemberStack, group_members, policy_distribution, q_values
+from rllib_cikd.algorithm.ensemble import MemberStack, group_members, q_values
 from rllib_cikd.algorithm.perceptron import split_policy_output
 from rllib_cikd.rllib.sac_module import SACModule
 
@@ -96,7 +96,7 @@ def test_stacked_passes_equal_the_members_own():
         for k, m in enumerate(modules)
     ]
     stack = MemberStack(range(K), modules)
-    mean, log_std = policy_distribution(stack.policy, obs)
+    mean, log_std = split_policy_output(stack.policy(obs))
     q, target_q = q_values(stack.critics, inputs), q_values(stack.target_critics, inputs)
     assert q.shape == target_q.shape == (2, K, B)
     for k, of_member in enumerate(expected):
@@ -137,7 +137,7 @@ def test_loading_a_member_reaches_the_stack(load, grouped):
         assert stack.is_attached()
         torch.testing.assert_close(stack.alpha, torch.full((len(stack), 1), 0.3))
         obs = torch.randn(len(stack), B, D)
-        mean, _ = policy_distribution(stack.policy, obs)
+        mean, _ = split_policy_output(stack.policy(obs))
         for row, k in enumerate(stack.members):
             torch.testing.assert_close(mean[row].tanh(), others[k].deterministic_actions(obs[row]))
 

@@ -29,13 +29,23 @@ def _gaussian(mean: torch.Tensor, log_std: torch.Tensor) -> Independent:
     return Independent(Normal(mean, log_std.exp()), 1)
 
 
+def _sample(
+    mean: torch.Tensor, log_std: torch.Tensor, noise: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return losses.sample_squashed_gaussian(torch.cat([mean, log_std], -1), noise)
+
+
+def _backward(loss: losses.Loss) -> None:
+    torch.autograd.backward(loss.outputs, loss.gradients)
+
+
 # ---------------------------------------------------------------- sample_squashed_gaussian
 
 
 def test_sample_and_its_density_equal_torch_distributions():
     """The density of tanh(Normal) at the drawn actions, by `TransformedDistribution`."""
     mean, log_std, noise = _randn(K, B, A, seed=1), 0.5 * _randn(K, B, A, seed=2), _randn(K, B, A)
-    actions, log_probs = losses.sample_squashed_gaussian(mean, log_std, noise)
+    actions, log_probs = _sample(mean, log_std, noise)
     squashed = TransformedDistribution(_gaussian(mean, log_std), [TanhTransform()])
     torch.testing.assert_close(actions, torch.tanh(mean + log_std.exp() * noise))
     assert log_probs.shape == (K, B)
@@ -47,7 +57,7 @@ def test_density_integrates_to_one():
     """A density: its trapezoid sum over a fine grid of actions is 1."""
     mean, std = 0.3, 0.8
     noise = torch.linspace(-8, 8, 20_001, **F64).view(1, -1, 1)
-    actions, log_probs = losses.sample_squashed_gaussian(
+    actions, log_probs = _sample(
         torch.full_like(noise, mean), torch.full_like(noise, math.log(std)), noise
     )
     integral = torch.trapezoid(log_probs[0].exp(), actions[0, :, 0])
@@ -59,7 +69,7 @@ def test_density_of_saturated_actions(u):
     """For large |u|, 1 - tanh(u)^2 is 0 in float32; its logarithm is log 4 - 2 log(e^u + e^-u)."""
     mean = torch.full((1, 1, 1), u, requires_grad=True)
     log_std = torch.zeros(1, 1, 1, requires_grad=True)
-    actions, log_probs = losses.sample_squashed_gaussian(mean, log_std, torch.full((1, 1, 1), 0.5))
+    actions, log_probs = _sample(mean, log_std, torch.full((1, 1, 1), 0.5))
     pre_tanh = u + 0.5
     log_slope = math.log(4) - 2 * np.logaddexp(pre_tanh, -pre_tanh)
     expected = -0.5 * 0.5**2 - 0.5 * math.log(2 * math.pi) - log_slope
@@ -79,7 +89,7 @@ def test_sample_gradient_equals_torch_distributions():
         mean = _randn(K, B, A, seed=1).requires_grad_()
         log_std = (0.5 * _randn(K, B, A, seed=2)).requires_grad_()
         if ours:
-            actions, log_probs = losses.sample_squashed_gaussian(mean, log_std, noise)
+            actions, log_probs = _sample(mean, log_std, noise)
         else:
             tanh = TanhTransform(cache_size=1)
             actions = tanh(mean + log_std.exp() * noise)
@@ -95,9 +105,7 @@ def test_sample_gradcheck():
     mean = torch.tensor([[[0.3, -1.2], [4.0, -5.0]]], **F64, requires_grad=True)
     log_std = torch.tensor([[[0.1, -0.7], [0.5, -2.0]]], **F64, requires_grad=True)
     noise = _randn(1, 2, 2, seed=5)
-    assert torch.autograd.gradcheck(
-        lambda m, s: losses.sample_squashed_gaussian(m, s, noise), (mean, log_std)
-    )
+    assert torch.autograd.gradcheck(lambda m, s: _sample(m, s, noise), (mean, log_std))
 
 
 # ---------------------------------------------------------------- SAC's losses
@@ -138,8 +146,8 @@ def test_critic_loss_and_gradient_equal_numpy():
     loss = losses.critic_loss(q, y)
     q_np, y_np = q.detach().numpy(), y.numpy()
     expected = [sum(0.5 * np.mean((q_np[j, k] - y_np[k]) ** 2) for j in range(2)) for k in range(K)]
-    np.testing.assert_allclose(loss.detach().numpy(), expected, rtol=1e-12)
-    loss.sum().backward()
+    np.testing.assert_allclose(loss.value.numpy(), expected, rtol=1e-12)
+    _backward(loss)
     np.testing.assert_allclose(q.grad.numpy(), (q_np - y_np) / B, rtol=1e-12)
 
 
@@ -150,8 +158,8 @@ def test_actor_loss_and_gradient_equal_numpy():
     loss = losses.actor_loss(logp, q, alpha)
     logp_np, q_np, alpha_np = logp.detach().numpy(), q.detach().numpy(), alpha.numpy()
     expected = np.mean(alpha_np * logp_np - q_np.min(axis=0), axis=1)
-    np.testing.assert_allclose(loss.detach().numpy(), expected, rtol=1e-12)
-    loss.sum().backward()
+    np.testing.assert_allclose(loss.value.numpy(), expected, rtol=1e-12)
+    _backward(loss)
     np.testing.assert_allclose(logp.grad.numpy(), np.broadcast_to(alpha_np / B, (K, B)))
     lower = q_np == q_np.min(axis=0)
     np.testing.assert_allclose(q.grad.numpy(), np.where(lower, -1 / B, 0.0))
@@ -163,8 +171,8 @@ def test_temperature_loss_and_gradient_equal_numpy():
     log_alpha = torch.tensor([[-1.0], [0.0], [2.0]], **F64, requires_grad=True)
     loss = losses.temperature_loss(log_alpha, logp, target_entropy=-1.5)
     error = np.mean(logp.detach().numpy() - 1.5, axis=1)
-    np.testing.assert_allclose(loss.detach(), -np.array([-1.0, 0.0, 2.0]) * error, rtol=1e-12)
-    loss.sum().backward()
+    np.testing.assert_allclose(loss.value, -np.array([-1.0, 0.0, 2.0]) * error, rtol=1e-12)
+    _backward(loss)
     np.testing.assert_allclose(log_alpha.grad[:, 0], -error, rtol=1e-12)
     assert logp.grad is None
 
@@ -172,7 +180,7 @@ def test_temperature_loss_and_gradient_equal_numpy():
 def test_temperature_falls_when_the_policy_is_too_random():
     """Entropy 3 is above a target of 1, so α must fall: the gradient of log α is positive."""
     log_alpha = torch.zeros(1, 1, requires_grad=True)
-    losses.temperature_loss(log_alpha, torch.full((1, B), -3.0), target_entropy=1.0).backward()
+    _backward(losses.temperature_loss(log_alpha, torch.full((1, B), -3.0), target_entropy=1.0))
     assert log_alpha.grad.item() == pytest.approx(2.0)
 
 
@@ -187,14 +195,16 @@ def test_gradient_of_a_member_does_not_depend_on_the_number_of_members():
         leaves = [value[members].clone().requires_grad_() for value in values]
         q, logp, log_alpha, mean, log_std = leaves
         q = q.transpose(0, 1)
-        total = (
-            losses.critic_loss(q, y[members])
-            + losses.actor_loss(logp, q, alpha[members])
-            + losses.temperature_loss(log_alpha, logp, -1.0)
-            + losses.policy_kl(teacher_mean, teacher_log_std, mean, log_std)
-            + losses.critic_distance(teacher_q, q)
-        )
-        return torch.autograd.grad(total.sum(), leaves)
+        total = losses.policy_kl(teacher_mean, teacher_log_std, mean, log_std)
+        total = total + losses.critic_distance(teacher_q, q)
+        for loss in (
+            losses.Loss.by_autograd(total),
+            losses.critic_loss(q, y[members]),
+            losses.actor_loss(logp, q, alpha[members]),
+            losses.temperature_loss(log_alpha, logp, -1.0),
+        ):
+            _backward(loss)
+        return tuple(leaf.grad for leaf in leaves)
 
     together = gradients(slice(0, K))
     for k in range(K):
@@ -315,8 +325,8 @@ def _wrong_shapes():
         kb, kb1, k1 = z(k, B), z(k, B, 1), z(k, 1)
         q, q1 = z(2, k, B), z(2, k, B, 1)
         kba = z(k, B, A)
-        yield f"noise-{k}", losses.sample_squashed_gaussian, (kba, kba, z(k, B, 1))
-        yield f"noise-B-{k}", losses.sample_squashed_gaussian, (kba, kba, z(B, A))
+        yield f"noise-{k}", losses.sample_squashed_gaussian, (z(k, B, 2 * A), z(k, B, 1))
+        yield f"noise-B-{k}", losses.sample_squashed_gaussian, (z(k, B, 2 * A), z(B, A))
         yield f"td-rewards-{k}", losses.td_target, (kb1, kb, q, kb, k1)
         yield f"td-discounts-{k}", losses.td_target, (kb, kb1, q, kb, k1)
         yield f"td-next_q-{k}", losses.td_target, (kb, kb, q1, kb, k1)

@@ -22,7 +22,7 @@ from reference_sac import Minibatch, ReferenceSAC, assert_equal_weights
 from torch import Tensor
 
 from rllib_cikd.algorithm import losses
-from rllib_cikd.algorithm.ensemble import MemberStack, group_members, policy_distribution, q_values
+from rllib_cikd.algorithm.ensemble import MemberStack, group_members, q_values
 from rllib_cikd.algorithm.replay_buffer import Batch
 from rllib_cikd.algorithm.sac_update import SACSettings, SACUpdate, clip_by_network_norm
 from rllib_cikd.rllib.sac_module import SACModule
@@ -273,11 +273,12 @@ def test_each_loss_reaches_its_own_parameters_only():
 
     with torch.no_grad():
         next_actions, next_logp = losses.sample_squashed_gaussian(
-            *policy_distribution(stack.policy, batch.next_obs), noise[:, 1]
+            stack.policy(batch.next_obs), noise[:, 1]
         )
         next_q = q_values(stack.target_critics, torch.cat([batch.next_obs, next_actions], -1))
         target = losses.td_target(batch.rewards, batch.discounts, next_q, next_logp, stack.alpha)
-    critic_loss = losses.critic_loss(q_values(stack.critics, batch.obs_and_actions), target)
+    q = q_values(stack.critics, batch.obs_and_actions)
+    critic_loss = 0.5 * (q - target).square().mean(-1)
     (critic_gradient,) = torch.autograd.grad(critic_loss.sum(), stack.critics.parameters)
     old_policy = stack.policy.select(range(K), trainable=True)
     old_alpha = stack.alpha
@@ -286,13 +287,10 @@ def test_each_loss_reaches_its_own_parameters_only():
 
     # The actor loss added nothing.
     torch.testing.assert_close(stack.critics.parameters.grad, critic_gradient)
-    actions, logp = losses.sample_squashed_gaussian(
-        *policy_distribution(old_policy, batch.obs), noise[:, 0]
-    )
+    actions, logp = losses.sample_squashed_gaussian(old_policy(batch.obs), noise[:, 0])
     # Judged by the critics as they are now, so after their step.
-    actor_loss = losses.actor_loss(
-        logp, q_values(stack.critics, torch.cat([batch.obs, actions], -1)), old_alpha
-    )
+    q = q_values(stack.critics, torch.cat([batch.obs, actions], -1))
+    actor_loss = (old_alpha * logp - q.amin(0)).mean(-1)
     (policy_gradient,) = torch.autograd.grad(actor_loss.sum(), old_policy.parameters)
     # The temperature's loss added nothing.
     torch.testing.assert_close(stack.policy.parameters.grad, policy_gradient)

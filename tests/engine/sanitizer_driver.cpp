@@ -104,12 +104,11 @@ void sample(int64_t batches, int64_t rows, int64_t width) {
   // Every other batch of noise; the last one ends with the memory.
   const Floats noise = random_floats(rng, (2 * batches - 1) * rows * width);
   Floats actions(size), deviations(size), densities(static_cast<size_t>(batches * rows));
-  engine_sample(batches, rows, width, output.data(), 2 * width, output.data() + width, 2 * width,
-                noise.data(), 2 * rows * width, width, actions.data(), deviations.data(),
-                densities.data());
-  Floats grad_mean(size), grad_log_std(size);
-  engine_sample_gradient(batches * rows, width, actions.data(), deviations.data(), actions.data(),
-                         densities.data(), grad_mean.data(), grad_log_std.data());
+  engine_sample(batches, rows, width, output.data(), -1.0f, 1.0f, noise.data(), 2 * rows * width,
+                width, actions.data(), deviations.data(), densities.data());
+  Floats grad_output(2 * size);
+  engine_sample_gradient(batches * rows, width, output.data(), -1.0f, 1.0f, actions.data(),
+                         deviations.data(), actions.data(), densities.data(), grad_output.data());
 }
 
 }  // namespace

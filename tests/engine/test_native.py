@@ -503,6 +503,17 @@ def test_a_file_that_is_no_library(monkeypatch, tmp_path):
     assert "cannot be used" in words
 
 
+def test_a_library_of_another_version(monkeypatch):
+    """As after an update of an editable installation: it is not called in a way it does not know."""
+    if not native.computes(torch.zeros(1)):
+        pytest.skip(engine_library.describe())
+    monkeypatch.setattr(engine_library, "_INTERFACE", engine_library._INTERFACE + 1)
+    library, words = engine_library.load.__wrapped__()
+    assert library is None
+    assert "it was built from other sources" in words
+    assert "install a C++ compiler (g++ or clang++) and then rllib-cikd again" in words
+
+
 def test_the_native_engine_computes_what_it_should():
     """Types and devices that it does not know go the plain way."""
     assert not native.computes(torch.zeros(1, dtype=torch.float64))

@@ -12,6 +12,7 @@ from torch import Tensor
 from rllib_cikd.algorithm import losses
 from rllib_cikd.algorithm.ensemble import MemberStack
 from rllib_cikd.algorithm.learners import ALONE, Learners
+from rllib_cikd.algorithm.losses import Loss
 from rllib_cikd.algorithm.policy_heads import CategoricalHead
 from rllib_cikd.algorithm.replay_buffer import Batch
 from rllib_cikd.algorithm.sac_update import SACSettings, SACUpdate
@@ -33,12 +34,12 @@ class CategoricalSACUpdate(SACUpdate):
     def _q(self, batch: Batch) -> Tensor:
         return (_values(self.stack.critics, batch.obs) * batch.actions).sum(-1)
 
-    def _actor_loss(self, batch: Batch, noise: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    def _actor_loss(self, batch: Batch, noise: Tensor, alpha: Tensor) -> tuple[Loss, Tensor]:
         logits = self.stack.policy(batch.obs)
         with torch.no_grad():
             q = _values(self.stack.critics, batch.obs)
         value, log_probs = losses.expected_value(logits, q)
-        return (alpha * log_probs - value).mean(-1), log_probs
+        return Loss.by_autograd((alpha * log_probs - value).mean(-1)), log_probs
 
 
 def _values(critics: StackedPerceptrons, obs: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from rllib_cikd.algorithm.perceptron import split_policy_output
 from rllib_cikd.algorithm.policy_heads import PolicyHead
 from rllib_cikd.engine.perceptrons import StackedPerceptrons
 
@@ -95,11 +94,6 @@ class MemberStack:
                 for i, m in enumerate(self._modules)
             )
         )
-
-
-def policy_distribution(policy: StackedPerceptrons, obs: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and log std before the squashing, each `[n, B, A]`, at `obs` `[n, B, D]`."""
-    return split_policy_output(policy(obs))
 
 
 def q_values(critics: StackedPerceptrons, obs_and_actions: Tensor, frozen: bool = False) -> Tensor:

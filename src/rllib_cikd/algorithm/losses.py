@@ -4,14 +4,39 @@ Shapes: K members come first, then the minibatch B, then features (A = action di
 Reduction: every loss is returned per member, `[K]`, as the mean over the member's own
 minibatch. Learners backpropagate the *sum* over members, so that a member's gradient does not
 depend on how many others there are.
+
+SAC's losses come with their gradients by the networks' outputs, in closed form: small networks are
+so quick that autograd's way back through a loss would cost a tenth of an update.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
+from rllib_cikd.algorithm.perceptron import LOG_STD_MAX, LOG_STD_MIN
 from rllib_cikd.engine.squashed_gaussian import SquashedGaussian
+
+
+class Loss(NamedTuple):
+    """A loss of K members, and where backpropagation begins.
+
+    Attributes:
+        value: `[K]`, without gradient.
+        outputs: Of networks, or parameters: what the loss depends on.
+        gradients: Of the sum over members, by each of the outputs.
+    """
+
+    value: Tensor
+    outputs: list[Tensor]
+    gradients: list[Tensor]
+
+    @classmethod
+    def by_autograd(cls, value: Tensor) -> Loss:
+        """Of a loss that autograd follows."""
+        return cls(value.detach(), [value], [torch.ones_like(value)])
 
 
 def _check_shape(name: str, tensor: Tensor, expected: torch.Size | tuple[int, ...]) -> None:
@@ -20,18 +45,19 @@ def _check_shape(name: str, tensor: Tensor, expected: torch.Size | tuple[int, ..
         raise ValueError(f"{name} has shape {list(tensor.shape)}, expected {list(expected)}.")
 
 
-def sample_squashed_gaussian(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+def sample_squashed_gaussian(output: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     """Reparameterised sample of tanh(Normal(mean, std)) with its log-density (SAC, appendix C).
 
     Args:
-        mean, log_std: Of the Gaussian before the squashing, `[K, B, A]`.
+        output: Of the policy networks, `[K, B, 2A]`: mean and log std of the Gaussian before the
+            squashing, the latter to be kept within SAC's bounds (`split_policy_output`).
         noise: Standard normal, `[K, B, A]`.
 
     Returns:
         Actions in (-1, 1), `[K, B, A]`, and their log-density, `[K, B]`.
     """
-    _check_shape("noise", noise, mean.shape)
-    return SquashedGaussian.apply(mean, log_std, noise)
+    _check_shape("output", output, (*noise.shape[:-1], 2 * noise.shape[-1]))
+    return SquashedGaussian.apply(output, noise, (LOG_STD_MIN, LOG_STD_MAX))
 
 
 def td_target(
@@ -59,26 +85,40 @@ def td_target(
     return rewards + discounts * soft_value
 
 
-def critic_loss(q: Tensor, target: Tensor) -> Tensor:
-    """Half the mean squared TD error, summed over the twins (SAC, eq. 5). `[2, K, B]` -> `[K]`."""
+@torch.no_grad()
+def critic_loss(q: Tensor, target: Tensor) -> Loss:
+    """Half the mean squared TD error, summed over the twins (SAC, eq. 5 and 6).
+
+    Args:
+        q: Critics at (s, a), `[2, K, B]`.
+        target: What they should be, `[K, B]`, held fixed.
+    """
     _check_shape("q", q, (2, *target.shape))
-    return 0.5 * (q - target).square().mean(-1).sum(0)
+    error = q - target
+    return Loss(0.5 * error.square().mean(-1).sum(0), [q], [error / q.shape[-1]])
 
 
-def actor_loss(log_probs: Tensor, q: Tensor, alpha: Tensor) -> Tensor:
-    """E[α log π(a|s) - min_j Q_j(s, a)] with a reparameterised (SAC, eq. 7).
+@torch.no_grad()
+def actor_loss(log_probs: Tensor, q: Tensor, alpha: Tensor) -> Loss:
+    """E[α log π(a|s) - min_j Q_j(s, a)] with a reparameterised (SAC, eq. 7 to 9).
 
     Args:
         log_probs: `[K, B]`.
-        q: Critics at (s, a), their parameters held fixed, `[2, K, B]`.
+        q: Critics at (s, a), their parameters held fixed, `[2, K, B]`. Of two equal values the
+            first has the gradient.
         alpha: Temperatures, `[K, 1]`, held fixed.
     """
     _check_shape("q", q, (2, *log_probs.shape))
     _check_shape("alpha", alpha, (log_probs.shape[0], 1))
-    return (alpha * log_probs - torch.minimum(q[0], q[1])).mean(-1)
+    value = (alpha * log_probs - torch.minimum(q[0], q[1])).mean(-1)
+    first = q[0] <= q[1]
+    by_q = torch.stack([first, ~first]) * (-1.0 / q.shape[-1])
+    by_log_probs = (alpha / q.shape[-1]).expand_as(log_probs)
+    return Loss(value, [log_probs, q], [by_log_probs, by_q])
 
 
-def temperature_loss(log_alpha: Tensor, log_probs: Tensor, target_entropy: float) -> Tensor:
+@torch.no_grad()
+def temperature_loss(log_alpha: Tensor, log_probs: Tensor, target_entropy: float) -> Loss:
     """-log α · E[log π(a|s) + H] (SAC, eq. 18, in log α as all common programs have it).
 
     Args:
@@ -88,7 +128,8 @@ def temperature_loss(log_alpha: Tensor, log_probs: Tensor, target_entropy: float
     """
     _check_shape("log_probs", log_probs, (log_alpha.shape[0], log_probs.shape[-1]))
     _check_shape("log_alpha", log_alpha, (log_probs.shape[0], 1))
-    return -(log_alpha * (log_probs.detach() + target_entropy)).mean(-1)
+    by_log_alpha = -(log_probs.mean(-1, keepdim=True) + target_entropy)
+    return Loss((log_alpha * by_log_alpha).squeeze(-1), [log_alpha], [by_log_alpha])
 
 
 def policy_kl(

@@ -128,7 +128,7 @@ class ReplayBuffer:
         rows = self._rows.index_select(0, indices.flatten()).view(*indices.shape, -1)
         d, a = self._obs_dim, self._action_dim
         rewards, terminated = rows[..., d + a], rows[..., d + a + 1]
-        discounts = gamma * (1.0 - terminated)
+        discounts = torch.rsub(terminated, gamma, alpha=gamma)  # gamma * (1 - terminated)
         next_obs = rows[..., d + a + 2 :]
         if self._successor is not None:
             row = indices

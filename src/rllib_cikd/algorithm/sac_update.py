@@ -9,13 +9,9 @@ import torch
 from torch import Tensor
 
 from rllib_cikd.algorithm import losses
-from rllib_cikd.algorithm.ensemble import (
-    MemberStack,
-    policy_distribution,
-    q_values,
-    q_values_of_pairs,
-)
+from rllib_cikd.algorithm.ensemble import MemberStack, q_values, q_values_of_pairs
 from rllib_cikd.algorithm.learners import ALONE, Learners
+from rllib_cikd.algorithm.losses import Loss
 from rllib_cikd.algorithm.replay_buffer import Batch
 from rllib_cikd.engine.optimizer import Adam
 
@@ -66,7 +62,6 @@ class SACUpdate:
             lr = getattr(settings, f"{name}_lr")
             if isinstance(lr, (int, float)):
                 optimizer.param_groups[0]["lr"] = lr
-        self._ones = torch.ones_like(stack.log_alpha.detach()[:, 0])
 
     def step(self, batch: Batch, noise: Tensor, pairs: Tensor | None = None) -> Tensor:
         """One gradient step of critics, policy and temperature, then of the target networks.
@@ -101,9 +96,9 @@ class SACUpdate:
         stack.target_critics.follow(stack.critics, self.settings.tau)
         return torch.stack(
             [
-                critic_loss.detach(),
-                actor_loss.detach(),
-                alpha_loss.detach(),
+                critic_loss.value,
+                actor_loss.value,
+                alpha_loss.value,
                 q.detach().mean(dim=(0, 2)),
                 log_probs.detach().mean(-1),
                 alpha.squeeze(-1),
@@ -116,7 +111,7 @@ class SACUpdate:
     ) -> Tensor:
         """The soft Bellman target, `[n, B]`."""
         next_actions, next_log_probs = losses.sample_squashed_gaussian(
-            *policy_distribution(self.stack.policy, batch.next_obs), noise
+            self.stack.policy(batch.next_obs), noise
         )
         next_q = self._next_q(torch.cat([batch.next_obs, next_actions], -1), pairs)
         return losses.td_target(batch.rewards, batch.discounts, next_q, next_log_probs, alpha)
@@ -132,20 +127,18 @@ class SACUpdate:
         """Both critics at the transitions' actions, `[2, n, B]`."""
         return q_values(self.stack.critics, batch.obs_and_actions)
 
-    def _actor_loss(self, batch: Batch, noise: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-        """The policies' loss, `[n]`, and log π(a|s) of their actions, `[n, B]`."""
-        actions, log_probs = losses.sample_squashed_gaussian(
-            *policy_distribution(self.stack.policy, batch.obs), noise
-        )
+    def _actor_loss(self, batch: Batch, noise: Tensor, alpha: Tensor) -> tuple[Loss, Tensor]:
+        """The policies' loss and log π(a|s) of their actions, `[n, B]`."""
+        actions, log_probs = losses.sample_squashed_gaussian(self.stack.policy(batch.obs), noise)
         q = q_values(self.stack.critics, torch.cat([batch.obs, actions], -1), frozen=True)
         return losses.actor_loss(log_probs, q, alpha), log_probs
 
-    def _descend(self, **losses: Tensor) -> None:
-        """One step of each named optimiser on the sum over members of its loss `[n]`."""
+    def _descend(self, **losses: Loss) -> None:
+        """One step of each named optimiser on the sum over members of its loss."""
         for name in losses:
             self._parameters[name].grad = None
-        # The gradient of a sum is one for each of its terms.
-        torch.autograd.backward(list(losses.values()), [self._ones] * len(losses))
+        outputs = [output for loss in losses.values() for output in loss.outputs]
+        torch.autograd.backward(outputs, [g for loss in losses.values() for g in loss.gradients])
         gradients: dict[str, Any] = {name: self._parameters[name].grad for name in losses}
         self._learners.average(list(gradients.values()))
         for name, gradient in gradients.items():

@@ -23,11 +23,15 @@ from pathlib import Path
 
 import torch
 
+#: Of the functions below, as the library has it (`native/api.h`).
+_INTERFACE = 2
+
 _SIMD = ("avx512", "avx2", "baseline")
 
 Integer, _Float, _Address = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
 _SHAPE = [Integer, Integer, _Address, ctypes.c_int, Integer, ctypes.c_int]
 _FUNCTIONS = {
+    "engine_interface": (ctypes.c_int, []),
     "engine_choose": (ctypes.c_char_p, [ctypes.c_int]),
     "engine_kept": (Integer, _SHAPE),
     "engine_forward": (
@@ -39,9 +43,9 @@ _FUNCTIONS = {
     "engine_follow": (None, [_Address, _Address, _Float, Integer, Integer]),
     "engine_sample": (
         None,
-        [*[Integer] * 3, *[_Address, Integer] * 2, _Address, *[Integer] * 2, *[_Address] * 3],
+        [*[Integer] * 3, _Address, *[_Float] * 2, _Address, *[Integer] * 2, *[_Address] * 3],
     ),
-    "engine_sample_gradient": (None, [*[Integer] * 2, *[_Address] * 6]),
+    "engine_sample_gradient": (None, [*[Integer] * 2, _Address, *[_Float] * 2, *[_Address] * 5]),
 }
 
 
@@ -75,6 +79,8 @@ def _open() -> tuple[ctypes.CDLL | None, str]:
         for name, (result, arguments) in _FUNCTIONS.items():
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
+        if library.engine_interface() != _INTERFACE:
+            raise AttributeError("it was built from other sources")
     except (OSError, AttributeError) as error:
         return None, f"{path} cannot be used ({error}); {remedy}"
     wish = _choice("RLLIB_CIKD_SIMD", ("", *_SIMD))

@@ -66,10 +66,18 @@ class Shape:
             _ACTIVATIONS.index(activation) + _NORMALIZED * normalized,
         )
         self._spare: dict[int, list[Tensor]] = {}
+        self._kept: dict[tuple[int, int], int] = {}
 
     def arguments(self, rows: int, keep: int) -> tuple[int, ...]:
         """The first arguments of the library's functions."""
         return (*self._arguments, rows, keep)
+
+    def kept(self, library: ctypes.CDLL, rows: int, keep: int) -> int:
+        """Floats that a forward pass keeps."""
+        size = self._kept.get((rows, keep))
+        if size is None:
+            size = self._kept[rows, keep] = library.engine_kept(*self.arguments(rows, keep))
+        return size
 
 
 class Kept:
@@ -77,7 +85,7 @@ class Kept:
 
     def __init__(self, library: ctypes.CDLL, shape: Shape, inputs: int, rows: int, keep: int):
         self.shape, self.inputs, self.rows, self.keep = shape, inputs, rows, keep
-        self._size = library.engine_kept(*shape.arguments(rows, keep))
+        self._size = shape.kept(library, rows, keep)
         spare = shape._spare.setdefault(self._size, [])
         self._memory = spare.pop() if spare else torch.empty(self._size)
         self.address = self._memory.data_ptr()
@@ -245,12 +253,15 @@ def follow(target: Tensor, source: Tensor, tau: float) -> None:
     library.engine_follow(target.data_ptr(), source.data_ptr(), tau, target.numel(), threads)
 
 
-def sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def sample(
+    output: Tensor, noise: Tensor, bounds: tuple[float, float]
+) -> tuple[Tensor, Tensor, Tensor]:
     """A sample of tanh-squashed Gaussians, what its gradient needs, and its log-density.
 
     Args:
-        mean, log_std: `[n, B, A]`, none of them 0; they may be parts of wider rows.
+        output: Means and logarithms of deviations, `[n, B, 2A]`, none of them 0.
         noise: Standard normal, `[n, B, A]`; its batches and rows may lie anywhere.
+        bounds: Within which the logarithms are kept.
 
     Returns:
         Actions and deviations, `[n, B, A]`, and log-densities, `[n, B]`.
@@ -258,19 +269,19 @@ def sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor
     Raises:
         ValueError: If a tensor has another shape, type or device.
     """
-    library, shape = loaded(), mean.shape
-    mean, log_std = (x if _has_even_rows(x) else x.contiguous() for x in (mean, log_std))
-    noise = noise if noise.stride(2) == 1 else noise.contiguous()
-    for name, tensor in (("mean", mean), ("log std", log_std), ("noise", noise)):
-        _check(name, tensor, shape, contiguous=False)
+    library, shape = loaded(), noise.shape
+    if noise.dim() != 3 or noise.numel() == 0:
+        raise ValueError(f"noise has shape {list(shape)}, expected [n, B, A], none of them 0.")
+    noise = noise if noise.stride(-1) == 1 else noise.contiguous()
+    output = output.contiguous()
+    _check("output", output, (*shape[:-1], 2 * shape[-1]))
+    _check("noise", noise, shape, contiguous=False)
     actions, deviations = torch.empty(shape), torch.empty(shape)
     log_densities = torch.empty(shape[:2])
     library.engine_sample(
         *shape,
-        mean.data_ptr(),
-        mean.stride(1),
-        log_std.data_ptr(),
-        log_std.stride(1),
+        output.data_ptr(),
+        *bounds,
         noise.data_ptr(),
         noise.stride(0),
         noise.stride(1),
@@ -281,37 +292,39 @@ def sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor
     return actions, deviations, log_densities
 
 
-def _has_even_rows(x: Tensor) -> bool:
-    """Whether all rows of `[n, B, A]` are equally far from the one before."""
-    return x.dim() == 3 and x.stride(2) == 1 and x.stride(0) == x.shape[1] * x.stride(1)
-
-
 def sample_gradient(
-    actions: Tensor, deviations: Tensor, grad_actions: Tensor, grad_log_densities: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The gradients of mean and log std, `[n, B, A]`, from those of what `sample` returned.
+    output: Tensor,
+    bounds: tuple[float, float],
+    actions: Tensor,
+    deviations: Tensor,
+    grad_actions: Tensor,
+    grad_log_densities: Tensor,
+) -> Tensor:
+    """The gradient of `sample`'s `output`, from those of what it returned.
+
+    As of `torch.clamp`: a logarithm at a bound has one, beyond it none.
 
     Raises:
         ValueError: If a tensor has another shape, type or device.
     """
     library, shape = loaded(), actions.shape
-    grad_actions, grad_log_densities = grad_actions.contiguous(), grad_log_densities.contiguous()
-    for name, tensor, expected in (
-        ("actions", actions, shape),
-        ("deviations", deviations, shape),
-        ("the gradient of actions", grad_actions, shape),
-        ("the gradient of log-densities", grad_log_densities, shape[:2]),
-    ):
-        _check(name, tensor, expected)
-    grad_mean, grad_log_std = torch.empty(shape), torch.empty(shape)
+    output, grad_actions = output.contiguous(), grad_actions.contiguous()
+    grad_log_densities = grad_log_densities.contiguous()
+    _check("output", output, (*shape[:-1], 2 * shape[-1]))
+    _check("actions", actions, shape)
+    _check("deviations", deviations, shape)
+    _check("the gradient of actions", grad_actions, shape)
+    _check("the gradient of log-densities", grad_log_densities, shape[:2])
+    grad_output = torch.empty(output.shape)
     library.engine_sample_gradient(
         shape[0] * shape[1],
         shape[2],
+        output.data_ptr(),
+        *bounds,
         actions.data_ptr(),
         deviations.data_ptr(),
         grad_actions.data_ptr(),
         grad_log_densities.data_ptr(),
-        grad_mean.data_ptr(),
-        grad_log_std.data_ptr(),
+        grad_output.data_ptr(),
     )
-    return grad_mean, grad_log_std
+    return grad_output

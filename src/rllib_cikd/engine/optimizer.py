@@ -34,7 +34,6 @@ class Adam(torch.optim.Adam):
         super().__init__(parameters, lr=lr, fused=True)
         self._steps_since_flush = 0
 
-    @torch.no_grad()
     def descend(self) -> None:
         """What `step()` does."""
         (group,) = self.param_groups
@@ -65,6 +64,7 @@ class Adam(torch.optim.Adam):
                 epsilon,
             )
 
+    @torch.no_grad()
     def _descend_plainly(self, group: dict[str, Any]) -> None:
         parameters = group["params"]
         states = [self.state[p] for p in parameters]

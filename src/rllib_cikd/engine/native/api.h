@@ -10,6 +10,10 @@
 
 #define ENGINE_API extern "C" __attribute__((visibility("default")))
 
+// Of this interface: to be raised whenever it changes, here and where it is called, so that a library
+// that was built before is not called in another way than it was made for.
+ENGINE_API int engine_interface();
+
 // Chooses kernels by their place, from the widest vectors on: 0 AVX-512, 1 AVX2, 2 baseline.
 // Returns their name, or null, changing nothing, where this processor or this library lacks them.
 // To be called before all else.
@@ -46,17 +50,17 @@ ENGINE_API void engine_follow(float* target, const float* source, float tau, int
                               int64_t threads);
 
 // Samples of tanh-squashed Gaussians: actions [batches, rows, width] and log-densities [batches,
-// rows] from means and logarithms of deviations, whose rows are so many floats apart, and standard
-// normal noise, whose batches and rows are. `deviations` is what the backward pass needs beside the
-// actions.
-ENGINE_API void engine_sample(int64_t batches, int64_t rows, int64_t width, const float* mean,
-                              int64_t mean_row, const float* log_std, int64_t log_std_row,
-                              const float* noise, int64_t noise_batch, int64_t noise_row,
-                              float* actions, float* deviations, float* log_densities);
+// rows] from output [batches, rows, 2 width], means and then logarithms of deviations, which are kept
+// from low to high, and standard normal noise, whose batches and rows are so many floats apart.
+// `deviations` is what the backward pass needs beside the actions.
+ENGINE_API void engine_sample(int64_t batches, int64_t rows, int64_t width, const float* output,
+                              float low, float high, const float* noise, int64_t noise_batch,
+                              int64_t noise_row, float* actions, float* deviations,
+                              float* log_densities);
 
-// Gradients of means and logarithms of deviations, [rows, width], from those of actions and
-// log-densities.
-ENGINE_API void engine_sample_gradient(int64_t rows, int64_t width, const float* actions,
-                                       const float* deviations, const float* grad_actions,
-                                       const float* grad_log_densities, float* grad_mean,
-                                       float* grad_log_std);
+// The gradient of output, [rows, 2 width], from those of actions and log-densities. Logarithms beyond
+// their bounds have none.
+ENGINE_API void engine_sample_gradient(int64_t rows, int64_t width, const float* output, float low,
+                                       float high, const float* actions, const float* deviations,
+                                       const float* grad_actions, const float* grad_log_densities,
+                                       float* grad_output);

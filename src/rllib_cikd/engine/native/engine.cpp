@@ -290,18 +290,18 @@ void engine_follow(float* target, const float* source, float tau, int64_t size, 
   run_range(range, follow_task, threads);
 }
 
-void engine_sample(int64_t batches, int64_t rows, int64_t width, const float* mean,
-                   int64_t mean_row, const float* log_std, int64_t log_std_row, const float* noise,
-                   int64_t noise_batch, int64_t noise_row, float* actions, float* deviations,
-                   float* log_densities) {
+int engine_interface() { return 2; }
+
+void engine_sample(int64_t batches, int64_t rows, int64_t width, const float* output, float low,
+                   float high, const float* noise, int64_t noise_batch, int64_t noise_row,
+                   float* actions, float* deviations, float* log_densities) {
   Sample sample{};
   sample.batches = batches;
   sample.rows = rows;
   sample.width = width;
-  sample.mean = mean;
-  sample.mean_row = mean_row;
-  sample.log_std = log_std;
-  sample.log_std_row = log_std_row;
+  sample.output = output;
+  sample.low = low;
+  sample.high = high;
   sample.noise = noise;
   sample.noise_batch = noise_batch;
   sample.noise_row = noise_row;
@@ -311,19 +311,21 @@ void engine_sample(int64_t batches, int64_t rows, int64_t width, const float* me
   kernels->sample(sample);
 }
 
-void engine_sample_gradient(int64_t rows, int64_t width, const float* actions,
-                            const float* deviations, const float* grad_actions,
-                            const float* grad_log_densities, float* grad_mean,
-                            float* grad_log_std) {
+void engine_sample_gradient(int64_t rows, int64_t width, const float* output, float low, float high,
+                            const float* actions, const float* deviations,
+                            const float* grad_actions, const float* grad_log_densities,
+                            float* grad_output) {
   Sample sample{};
   sample.batches = 1;
   sample.rows = rows;
   sample.width = width;
+  sample.output = output;
+  sample.low = low;
+  sample.high = high;
   sample.actions = const_cast<float*>(actions);
   sample.deviations = const_cast<float*>(deviations);
   sample.grad_actions = grad_actions;
   sample.grad_log_densities = grad_log_densities;
-  sample.grad_mean = grad_mean;
-  sample.grad_log_std = grad_log_std;
+  sample.grad_output = grad_output;
   kernels->sample_gradient(sample);
 }

@@ -79,9 +79,8 @@ struct AdamStep {
 // piece where no distances are named.
 struct Sample {
   int64_t batches, rows, width;
-  const float* mean;
-  const float* log_std;
-  int64_t mean_row, log_std_row;  // from one row to the next, across batches, too
+  const float* output;  // [batches x rows, 2 width]: means, then logarithms of deviations ...
+  float low, high;      // ... which are kept within these bounds
   const float* noise;
   int64_t noise_batch, noise_row;
   float* actions;
@@ -90,8 +89,7 @@ struct Sample {
   // Backward only.
   const float* grad_actions;
   const float* grad_log_densities;
-  float* grad_mean;
-  float* grad_log_std;
+  float* grad_output;  // as output
 };
 
 // Floats of scratch memory that forward_rows, forward_small and backward_rows need: two activations,

@@ -34,19 +34,20 @@ inline void gather(const float* from, int64_t rows, int64_t width, int64_t batch
   for (int64_t k = n; k % LANES; k++) to[k] = 0.0f;
 }
 
-// actions = tanh(u) with u = mean + deviation, deviation = exp(log_std) noise; and the sum over a
-// row of log N(u) - log(1 - tanh(u)^2), term by term from the first to the last.
+// actions = tanh(u) with u = mean + deviation, deviation = exp(log_std) noise; log_std is what the
+// output says, within its bounds. And the sum over a row of log N(u) - log(1 - tanh(u)^2), term by term from the first to the last.
 void sample(const Sample& s) {
   const T zero = V::all(0.0f), one = V::all(1.0f);
   float mean[PIECE], log_std[PIECE], noise[PIECE];
   const int64_t size = s.batches * s.rows * s.width;
   for (int64_t at = 0; at < size; at += PIECE) {
     const int64_t n = smaller(PIECE, size - at);
-    gather(s.mean, s.rows, s.width, s.rows * s.mean_row, s.mean_row, at, n, mean);
-    gather(s.log_std, s.rows, s.width, s.rows * s.log_std_row, s.log_std_row, at, n, log_std);
+    gather(s.output, s.rows, s.width, s.rows * 2 * s.width, 2 * s.width, at, n, mean);
+    gather(s.output + s.width, s.rows, s.width, s.rows * 2 * s.width, 2 * s.width, at, n, log_std);
     gather(s.noise, s.rows, s.width, s.noise_batch, s.noise_row, at, n, noise);
     for (int64_t k = 0; k < n; k += LANES) {
-      const T ls = V::load(log_std + k), z = V::load(noise + k);
+      const T ls = V::at_most(V::at_least(V::load(log_std + k), s.low), s.high);
+      const T z = V::load(noise + k);
       const T std = exponential(V::at_most(V::at_least(ls, -40.0f), 40.0f));
       const T u = V::multiply_add(std, z, V::load(mean + k));
       const T distance = V::if_positive(u, u, V::subtract(zero, u));
@@ -74,11 +75,21 @@ void sample(const Sample& s) {
   }
 }
 
+// One piece back into rows, as `gather` took it from them.
+inline void scatter(const float* from, int64_t width, int64_t row_distance, int64_t at, int64_t n,
+                    float* to) {
+  int64_t row = at / width, i = at % width;
+  for (int64_t k = 0; k < n; row++, i = 0) {
+    float* x = to + row * row_distance;
+    for (; i < width && k < n; i++) x[i] = from[k++];
+  }
+}
+
 // With du = d actions (1 - actions^2) + d density 2 actions: d mean = du, and
-// d log_std = du deviation - d density.
+// d log_std = du deviation - d density, or 0 where the output is beyond the bounds.
 void sample_gradient(const Sample& s) {
-  const T zero = V::all(0.0f);
-  float densities[PIECE];
+  const T zero = V::all(0.0f), low = V::all(s.low), high = V::all(s.high);
+  float densities[PIECE], log_std[PIECE];
   const int64_t size = s.batches * s.rows * s.width;
   for (int64_t at = 0; at < size; at += PIECE) {
     const int64_t n = smaller(PIECE, size - at);
@@ -86,19 +97,25 @@ void sample_gradient(const Sample& s) {
     for (int64_t k = 0; k < n; row++, i = 0) {
       for (; i < s.width && k < n; i++) densities[k++] = s.grad_log_densities[row];
     }
+    for (int64_t k = n; k % LANES; k++) densities[k] = 0.0f;
+    gather(s.output + s.width, s.rows, s.width, s.rows * 2 * s.width, 2 * s.width, at, n, log_std);
     for (int64_t k = 0; k < n; k += LANES) {
       const int64_t left = n - k, place = at + k;
       auto read = [=](const float* p) {
         return left < LANES ? V::load_part(p, left) : V::load(p);
       };
-      auto write = [=](float* p, T x) { left < LANES ? V::store_part(p, x, left) : V::store(p, x); };
-      const T a = read(s.actions + place), grad_density = read(densities + k);
+      const T a = read(s.actions + place), grad_density = V::load(densities + k);
       const T slope = V::multiply_add(V::subtract(zero, a), a, V::all(1.0f));
       const T twice = V::add(grad_density, grad_density);
       const T du = V::multiply_add(read(s.grad_actions + place), slope, V::multiply(twice, a));
-      write(s.grad_mean + place, du);
-      write(s.grad_log_std + place,
-            V::multiply_add(du, read(s.deviations + place), V::subtract(zero, grad_density)));
+      const T by_log_std =
+          V::multiply_add(du, read(s.deviations + place), V::subtract(zero, grad_density));
+      const T ls = V::load(log_std + k);
+      const T within = V::if_positive(V::subtract(ls, high), zero, by_log_std);
+      V::store(densities + k, du);
+      V::store(log_std + k, V::if_positive(V::subtract(low, ls), zero, within));
     }
+    scatter(densities, s.width, 2 * s.width, at, n, s.grad_output);
+    scatter(log_std, s.width, 2 * s.width, at, n, s.grad_output + s.width);
   }
 }
