@@ -147,7 +147,9 @@ class CIKDConfig(SACConfig):
             teacher_election: "best" (highest R_k), "random" or "worst"; "evaluation": before each
                 phase every member plays `election_episodes` deterministic episodes, and R_k is
                 their mean. Their transitions are stored, counted as environment steps and
-                followed by as many updates as others. Multiples of I within them are left out.
+                followed by as many updates as others. Multiples of I within them are left out. An
+                iteration with a phase is longer by them, and `evaluation_interval` counts
+                iterations: make it smaller (episodes of 1,000 steps: 4 for the usual 10).
             election_episodes: Of each member, with teacher_election="evaluation".
             reset_students: Draw the students' networks anew just before distillation.
             distillation_lr: Step size of the distillation's Adam, fresh in every phase.
