@@ -73,6 +73,8 @@ class CIKDConfig(SACConfig):
         self.distillation_updates = 300
         self.assess_distillation = False
         self.critic_targets = "own"
+        self.policy_delay = 1
+        self.adam_beta1 = 0.9
         self.random_steps = 10_000
         self.max_evaluation_steps = 20_000
 
@@ -115,6 +117,8 @@ class CIKDConfig(SACConfig):
         distillation_updates: int = NotProvided,
         assess_distillation: bool = NotProvided,
         critic_targets: str = NotProvided,
+        policy_delay: int = NotProvided,
+        adam_beta1: float = NotProvided,
         random_steps: int = NotProvided,
         max_evaluation_steps: int = NotProvided,
         sample_while_learning: bool = NotProvided,
@@ -161,6 +165,9 @@ class CIKDConfig(SACConfig):
                 (`evaluation_duration` episodes of each).
             critic_targets: What critics bootstrap from: "own": a member's own target critics;
                 "shared": in each update two of all members' target critics, drawn anew.
+                `model_config={"batch_norm": True}` has none: critics bootstrap from themselves.
+            policy_delay: Policies and temperatures learn in every so many-th update.
+            adam_beta1: Of all optimisers of SAC's updates; Adam's first moment.
             random_steps: Actions are uniform random until this many environment steps; also
                 when learning starts, unless `num_steps_sampled_before_learning_starts` is set.
             max_evaluation_steps: An evaluation episode that has not ended after so many steps is

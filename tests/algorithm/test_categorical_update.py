@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical
 
 from rllib_cikd.algorithm import losses
-from rllib_cikd.algorithm.categorical_update import CategoricalSACUpdate, sac_update
+from rllib_cikd.algorithm.categorical_update import CategoricalSACUpdate
 from rllib_cikd.algorithm.ensemble import MemberStack, group_members
 from rllib_cikd.algorithm.knowledge_sharing import (
     AdvantageFilter,
@@ -24,6 +24,7 @@ from rllib_cikd.algorithm.knowledge_sharing import (
 )
 from rllib_cikd.algorithm.replay_buffer import Batch
 from rllib_cikd.algorithm.sac_update import SACSettings
+from rllib_cikd.algorithm.updates import sac_update
 from rllib_cikd.rllib.action_map import OneHot
 from rllib_cikd.rllib.sac_module import SACModule
 

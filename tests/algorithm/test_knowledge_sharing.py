@@ -417,7 +417,7 @@ def _moments(update: SACUpdate) -> dict[tuple[str, str], list[Tensor]]:
     """Of policies and critics, a tensor `[networks, ...]` for each of their layers' parts."""
     networks = {"actor": update.stack.policy, "critic": update.stack.critics}
     return {
-        (name, key): [block.clone() for part in stacked.split(state[key]) for block in part]
+        (name, key): [block.clone() for block in stacked.split(state[key])]
         for name, stacked in networks.items()
         for state in update.optimizers[name].state.values()
         for key in ("exp_avg", "exp_avg_sq")

@@ -340,7 +340,7 @@ def test_reset_moments_forgets_only_the_named_members():
     def moments() -> dict[tuple[str, str], list[Tensor]]:
         networks = {"actor": update.stack.policy, "critic": update.stack.critics}
         return {
-            (name, key): [block.clone() for part in stacked.split(state[key]) for block in part]
+            (name, key): [block.clone() for block in stacked.split(state[key])]
             for name, stacked in networks.items()
             for state in update.optimizers[name].state.values()
             for key in ("exp_avg", "exp_avg_sq")

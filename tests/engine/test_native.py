@@ -62,7 +62,9 @@ def stack(
 ) -> StackedPerceptrons:
     weights = [torch.randn(networks, a, b) / a**0.5 for a, b in itertools.pairwise(widths)]
     biases = [torch.randn(networks, 1, b) for b in widths[1:]]
-    return StackedPerceptrons(weights, biases, activation, trainable, normalized)
+    return StackedPerceptrons(
+        weights, biases, activation, trainable, "layer" if normalized else "none"
+    )
 
 
 def in_float64(perceptrons: StackedPerceptrons) -> StackedPerceptrons:
@@ -72,7 +74,7 @@ def in_float64(perceptrons: StackedPerceptrons) -> StackedPerceptrons:
         [b.double() for b in perceptrons.biases],
         perceptrons.activation,
         trainable=True,
-        normalized=perceptrons.normalized,
+        normalized=perceptrons.norm == "layer",
     )
 
 
@@ -504,7 +506,7 @@ def test_a_file_that_is_no_library(monkeypatch, tmp_path):
 
 
 def test_a_library_of_another_version(monkeypatch):
-    """As after an update of an editable installation: it is not called in a way it does not know."""
+    """As after an update of an editable installation: it is not called in a way unknown to it."""
     if not native.computes(torch.zeros(1)):
         pytest.skip(engine_library.describe())
     monkeypatch.setattr(engine_library, "_INTERFACE", engine_library._INTERFACE + 1)

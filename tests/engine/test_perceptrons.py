@@ -41,7 +41,7 @@ def _assert_close(actual: Tensor, expected: Tensor) -> None:
 def _networks(n: int = N, hiddens: list[int] | None = None, activation: str = "relu"):
     *normalized, name = activation.split()
     widths = [8, 6] if hiddens is None else hiddens
-    return [mlp(IN, widths, OUT, name, bool(normalized)) for _ in range(n)]
+    return [mlp(IN, widths, OUT, name, "layer" if normalized else "none") for _ in range(n)]
 
 
 def _twins(
@@ -79,7 +79,7 @@ def test_equals_separate_networks_with_their_gradients(activation, hiddens):
 
 def _assert_gradients(stack: StackedPerceptrons, networks: list[nn.Sequential]) -> None:
     """The stack's gradient holds those of the networks, and nothing else."""
-    weights, biases = stack.split(stack.parameters.grad)
+    weights, biases = stack.by_kind(stack.parameters.grad)
     assert sum(g.numel() for g in weights + biases) == stack.parameters.numel()
     for i, network in enumerate(networks):
         linears = [layer for layer in network if isinstance(layer, nn.Linear)]
@@ -248,7 +248,7 @@ def test_frozen_networks_are_the_stack_s():
 def test_a_network_s_input_moves_no_other_network():
     _, stack = _twins()
     stack(torch.randn(N, B, IN))[1].sum().backward()
-    weights, biases = stack.split(stack.parameters.grad)
+    weights, biases = stack.by_kind(stack.parameters.grad)
     for gradient in weights + biases:
         assert gradient[1].any()
         assert not gradient[0].any()

@@ -10,12 +10,9 @@ import torch
 from torch import Tensor
 
 from rllib_cikd.algorithm import losses
-from rllib_cikd.algorithm.ensemble import MemberStack
-from rllib_cikd.algorithm.learners import ALONE, Learners
 from rllib_cikd.algorithm.losses import Loss
-from rllib_cikd.algorithm.policy_heads import CategoricalHead
 from rllib_cikd.algorithm.replay_buffer import Batch
-from rllib_cikd.algorithm.sac_update import SACSettings, SACUpdate
+from rllib_cikd.algorithm.sac_update import SACUpdate
 from rllib_cikd.engine.perceptrons import StackedPerceptrons
 
 
@@ -45,10 +42,3 @@ class CategoricalSACUpdate(SACUpdate):
 def _values(critics: StackedPerceptrons, obs: Tensor) -> Tensor:
     """Both critics' values of all actions at `[n, B, D]`: `[2, n, B, A]`."""
     return critics(obs).view(2, *obs.shape[:2], -1)
-
-
-def sac_update(stack: MemberStack, settings: SACSettings, learners: Learners = ALONE) -> SACUpdate:
-    """The update for the kind of actions that the members of a stack have."""
-    categorical = isinstance(stack.head, CategoricalHead)
-    update = CategoricalSACUpdate if categorical else SACUpdate
-    return update(stack, settings, learners)

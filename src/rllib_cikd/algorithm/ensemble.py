@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rllib_cikd.algorithm.policy_heads import PolicyHead
+from rllib_cikd.engine.batch_normalized import BatchNormalizedPerceptrons
 from rllib_cikd.engine.perceptrons import StackedPerceptrons
 
 
@@ -26,6 +27,7 @@ class Member(Protocol):
     target_qf2: nn.Sequential
     log_alpha: nn.Parameter
     activation: str
+    batch_norm: bool
     head: PolicyHead
 
     def parameters(self) -> Iterable[Tensor]: ...
@@ -46,9 +48,10 @@ class MemberStack:
         self.head = modules[0].head
         # Twin-major: networks 0..n-1 are the members' first critics, n..2n-1 their second.
         policies, critics, targets = self._networks()
-        self.policy = StackedPerceptrons.adopt(policies, activation, trainable=True)
-        self.critics = StackedPerceptrons.adopt(critics, activation, trainable=True)
-        self.target_critics = StackedPerceptrons.adopt(targets, activation, trainable=False)
+        kind = BatchNormalizedPerceptrons if modules[0].batch_norm else StackedPerceptrons
+        self.policy = kind.adopt(policies, activation, trainable=True)
+        self.critics = kind.adopt(critics, activation, trainable=True)
+        self.target_critics = kind.adopt(targets, activation, trainable=False)
         self.log_alpha = torch.stack([m.log_alpha.detach() for m in modules])
         for i, module in enumerate(modules):
             module.log_alpha.requires_grad_(False)
@@ -71,7 +74,8 @@ class MemberStack:
     def tensors(self) -> list[Tensor]:
         """All that the members consist of."""
         networks = (self.policy, self.critics, self.target_critics)
-        return [*(stacked.parameters for stacked in networks), self.log_alpha]
+        tensors = [t for stacked in networks for t in (stacked.parameters, *stacked.statistics)]
+        return [*tensors, self.log_alpha]
 
     @property
     def alpha(self) -> Tensor:
@@ -102,8 +106,13 @@ def q_values(critics: StackedPerceptrons, obs_and_actions: Tensor, frozen: bool 
     With discrete actions, at `[n, B, D]`: the values of all A actions, `[2, n, B * A]`. With
     `frozen`, the critics' parameters get no gradient.
     """
-    # Twin-major: both critics of a member share its inputs.
-    return critics(obs_and_actions, frozen=frozen).view(2, len(obs_and_actions), -1)
+    # Both critics of a member share its inputs.
+    return by_twins(critics(obs_and_actions, frozen=frozen))
+
+
+def by_twins(outputs: Tensor) -> Tensor:
+    """Outputs of twin critics `[2n, B, ...]`, first all firsts, then all seconds: `[2, n, B]`."""
+    return outputs.view(2, len(outputs) // 2, -1)
 
 
 def q_values_of_pairs(

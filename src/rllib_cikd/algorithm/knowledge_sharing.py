@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rllib_cikd.algorithm import losses
-from rllib_cikd.algorithm.ensemble import MemberStack, q_values
+from rllib_cikd.algorithm.ensemble import MemberStack, by_twins, q_values
 from rllib_cikd.algorithm.learners import ALONE, Learners
 from rllib_cikd.algorithm.perceptron import perceptron
 from rllib_cikd.algorithm.policy_heads import PolicyHead
@@ -145,9 +145,11 @@ def _distillation_step(
         answer = teacher.answer(obs, critic_inputs)
         losses_of_students = []
         if policy.parameters.requires_grad:
-            losses_of_students.append(policy_kl(teacher.head, answer, policy, obs, imitated))
+            outputs = policy.learning(obs.expand(len(policy), -1, -1))
+            losses_of_students.append(policy_kl(teacher.head, answer, outputs, obs, imitated))
         if critics.parameters.requires_grad:
-            losses_of_students.append(critic_distance(answer, critics, critic_inputs))
+            q = critics.learning(critic_inputs.expand(len(critics) // 2, -1, -1))
+            losses_of_students.append(losses.critic_distance(answer.q, by_twins(q)))
         optimizer.zero_grad()
         # The gradient of a sum over students is one for each of them.
         torch.autograd.backward(losses_of_students, [ones] * len(losses_of_students))
@@ -204,11 +206,11 @@ def _reset_students(updates: Iterable[SACUpdate], teacher: int) -> None:
                 fresh = [
                     perceptron(
                         *(widths[0], widths[1:], out_dim),
-                        *(networks.activation, networks.normalized),
+                        *(networks.activation, networks.norm),
                     )
                     for _ in net_rows
                 ]
-                fresh_stack = StackedPerceptrons.adopt(fresh, networks.activation, trainable=False)
+                fresh_stack = type(networks).adopt(fresh, networks.activation, trainable=False)
                 networks.assign(net_rows, fresh_stack)
             update.reset_moments(rows)
 
@@ -223,8 +225,10 @@ def distance_to_teacher(
     answer = teacher.answer(batch.obs, critic_inputs)
     for stack, rows in students_of(stacks, teacher.member):
         policy, critics = stack.policy.select(rows), stack.critics.select(stack.twins(rows))
-        kl = policy_kl(teacher.head, answer, policy, batch.obs)
-        distance = critic_distance(answer, critics, critic_inputs)
+        outputs = policy(batch.obs.expand(len(rows), -1, -1))
+        kl = policy_kl(teacher.head, answer, outputs, batch.obs)
+        q = q_values(critics, critic_inputs.expand(len(rows), -1, -1))
+        distance = losses.critic_distance(answer.q, q)
         for row, kl_k, distance_k in zip(rows, kl.tolist(), distance.tolist(), strict=True):
             distances[stack.members[row]] = (kl_k, distance_k)
     return distances
@@ -247,19 +251,13 @@ def share_imitated(
 def policy_kl(
     head: PolicyHead,
     answer: TeacherAnswer,
-    students: StackedPerceptrons,
+    outputs: Tensor,
     obs: Tensor,
     imitated: AdvantageFilter | None = None,
 ) -> Tensor:
-    """KL(teacher ‖ student) of S students at observations `[B, D]`: `[S]`; of those imitated."""
-    outputs = students(obs.expand(len(students), -1, -1))
+    """KL(teacher ‖ student) of S students with these outputs `[S, B, P]` at `[B, D]`: `[S]`.
+
+    With a filter, of the states that are imitated.
+    """
     weights = None if imitated is None else imitated(obs, answer.policy, outputs.detach())
     return head.kl(answer.policy, outputs, weights)
-
-
-def critic_distance(
-    answer: TeacherAnswer, students: StackedPerceptrons, critic_inputs: Tensor
-) -> Tensor:
-    """Distance of S students' twin critics to the teacher's at `[B, …]`: `[S]`."""
-    student_q = q_values(students, critic_inputs.expand(len(students) // 2, -1, -1))
-    return losses.critic_distance(answer.q, student_q)

@@ -30,6 +30,8 @@ class SACSettings:
     tau: float = 0.005
     target_entropy: float = -1.0
     grad_clip: float | None = None
+    policy_delay: int = 1
+    adam_beta1: float = 0.9
 
 
 class SACUpdate:
@@ -56,12 +58,14 @@ class SACUpdate:
             "alpha": stack.log_alpha,
         }
         self.optimizers = {
-            name: Adam([parameters], lr=3e-4) for name, parameters in self._parameters.items()
+            name: Adam([parameters], lr=3e-4, beta1=settings.adam_beta1)
+            for name, parameters in self._parameters.items()
         }
         for name, optimizer in self.optimizers.items():
             lr = getattr(settings, f"{name}_lr")
             if isinstance(lr, (int, float)):
                 optimizer.param_groups[0]["lr"] = lr
+        self._of_policy: list[Tensor] = []  # what the last step of the policies reported
 
     def step(self, batch: Batch, noise: Tensor, pairs: Tensor | None = None) -> Tensor:
         """One gradient step of critics, policy and temperature, then of the target networks.
@@ -80,30 +84,47 @@ class SACUpdate:
         noise_at_obs, noise_at_next_obs = noise.unbind(1)
 
         # Critics: one step towards the soft Bellman target.
-        target = self._td_target(batch, noise_at_next_obs, alpha, pairs)
-        q = self._q(batch)
+        q, target = self._q_and_target(batch, noise_at_next_obs, alpha, pairs)
         critic_loss = losses.critic_loss(q, target)
         self._descend(critic=critic_loss)
 
-        # Policy and temperature: the critics as just updated judge the policy's actions; they get
-        # no gradient from it.
-        actor_loss, log_probs = self._actor_loss(batch, noise_at_obs, alpha)
-        alpha_loss = losses.temperature_loss(
-            stack.log_alpha, log_probs, self.settings.target_entropy
-        )
-        self._descend(actor=actor_loss, alpha=alpha_loss)
+        # Policy and temperature, in every `policy_delay`-th step: the critics as just updated judge
+        # the policy's actions; they get no gradient from it.
+        learns = self._policy_learns()
+        if learns or not self._of_policy:
+            actor_loss, log_probs = self._actor_loss(batch, noise_at_obs, alpha)
+            alpha_loss = losses.temperature_loss(
+                stack.log_alpha, log_probs, self.settings.target_entropy
+            )
+            if learns:
+                self._descend(actor=actor_loss, alpha=alpha_loss)
+            log_prob = log_probs.detach().mean(-1)
+            self._of_policy = [actor_loss.value, alpha_loss.value, log_prob]
 
-        stack.target_critics.follow(stack.critics, self.settings.tau)
+        self._follow()
+        actor, temperature, log_prob = self._of_policy
+        q_mean = q.detach().mean(dim=(0, 2))
         return torch.stack(
-            [
-                critic_loss.value,
-                actor_loss.value,
-                alpha_loss.value,
-                q.detach().mean(dim=(0, 2)),
-                log_probs.detach().mean(-1),
-                alpha.squeeze(-1),
-            ]
+            [critic_loss.value, actor, temperature, q_mean, log_prob, alpha.squeeze(-1)]
         )
+
+    def _policy_learns(self) -> bool:
+        """Whether the policies do in this step: in the first one, and then as often as is set."""
+        if self.settings.policy_delay == 1:
+            return True
+        (critic,) = self.optimizers["critic"].state.values()
+        return (int(critic["step"]) - 1) % self.settings.policy_delay == 0
+
+    def _follow(self) -> None:
+        """The target critics' step."""
+        self.stack.target_critics.follow(self.stack.critics, self.settings.tau)
+
+    def _q_and_target(
+        self, batch: Batch, noise: Tensor, alpha: Tensor, pairs: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Both critics at the transitions' actions, `[2, n, B]`, and their target, `[n, B]`."""
+        target = self._td_target(batch, noise, alpha, pairs)
+        return self._q(batch), target
 
     @torch.no_grad()
     def _td_target(
@@ -129,7 +150,9 @@ class SACUpdate:
 
     def _actor_loss(self, batch: Batch, noise: Tensor, alpha: Tensor) -> tuple[Loss, Tensor]:
         """The policies' loss and log π(a|s) of their actions, `[n, B]`."""
-        actions, log_probs = losses.sample_squashed_gaussian(self.stack.policy(batch.obs), noise)
+        actions, log_probs = losses.sample_squashed_gaussian(
+            self.stack.policy.learning(batch.obs), noise
+        )
         q = q_values(self.stack.critics, torch.cat([batch.obs, actions], -1), frozen=True)
         return losses.actor_loss(log_probs, q, alpha), log_probs
 
@@ -151,8 +174,7 @@ class SACUpdate:
         if name == "alpha":
             return [values]
         networks = self.stack.policy if name == "actor" else self.stack.critics
-        weights, biases = networks.split(values)
-        return weights + biases
+        return networks.split(values)
 
     def reset_moments(self, rows: list[int]) -> None:
         """Forgets the direction in which the policies and critics in these rows were moving.

@@ -39,6 +39,9 @@ def _quantities(update: SACUpdate) -> Iterator[tuple[str, str, Tensor]]:
     yield "critic", "critics", stack.critics.parameters.detach()
     yield "critic", "target critics", stack.target_critics.parameters.detach()
     yield "alpha", "temperature", stack.log_alpha.detach()
+    for kind, networks in (("actor", stack.policy), ("critic", stack.critics)):
+        for statistics in networks.statistics:
+            yield kind, "statistics of batch normalisation", statistics
     for name, optimizer in update.optimizers.items():
         for state in optimizer.state.values():
             for moment in ("exp_avg", "exp_avg_sq"):
@@ -48,9 +51,8 @@ def _quantities(update: SACUpdate) -> Iterator[tuple[str, str, Tensor]]:
 def _unsound_rows(update: SACUpdate, kind: str, tensor: Tensor) -> list[int]:
     """The networks, or temperatures, of which a number is not finite."""
     blocks = [tensor]
-    if kind != "alpha":
+    if tensor.dim() == 1:  # of a stack of networks
         networks = update.stack.policy if kind == "actor" else update.stack.critics
-        weights, biases = networks.split(tensor)
-        blocks = weights + biases
+        blocks = networks.split(tensor)
     finite = [torch.isfinite(block).reshape(len(block), -1).all(1) for block in blocks]
     return torch.stack(finite).all(0).logical_not().nonzero().flatten().tolist()

@@ -41,6 +41,8 @@ _FUNCTIONS = {
     "engine_backward": (ctypes.c_int, [*_SHAPE, *[_Address] * 5, *[Integer] * 2]),
     "engine_adam": (None, [*[_Address] * 4, Integer, *[_Float] * 6, Integer]),
     "engine_follow": (None, [_Address, _Address, _Float, Integer, Integer]),
+    "engine_rectify": (None, [*[Integer] * 3, *[_Address] * 4, Integer]),
+    "engine_rectify_gradient": (None, [*[Integer] * 3, *[_Address] * 5, Integer]),
     "engine_sample": (
         None,
         [*[Integer] * 3, _Address, *[_Float] * 2, _Address, *[Integer] * 2, *[_Address] * 3],

@@ -30,8 +30,8 @@ class Adam(torch.optim.Adam):
     1e-25, and the root of a second moment of 1e-32 is nothing beside Adam's ε of 1e-8.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float):
-        super().__init__(parameters, lr=lr, fused=True)
+    def __init__(self, parameters: Iterable[Tensor], lr: float, beta1: float = 0.9):
+        super().__init__(parameters, lr=lr, betas=(beta1, 0.999), fused=True)
         self._steps_since_flush = 0
 
     def descend(self) -> None:

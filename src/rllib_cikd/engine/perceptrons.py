@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -53,8 +54,10 @@ class StackedPerceptrons:
         biases: Per layer `[n, 1, out]`.
         activation: A key of `ACTIVATIONS`.
         trainable: Whether `parameters` requires a gradient.
-        normalized: Whether each hidden layer is normalised before its activation: less its mean,
-            divided by its deviation (layer normalisation, Ba et al. 2016, without parameters).
+        norm: "layer": each hidden layer is normalised before its activation, less its mean and
+            divided by its deviation (layer normalisation, Ba et al. 2016, without parameters); or
+            "none".
+        more: Further kinds of parameters that a layer has, each per layer `[n, ...]`.
     """
 
     def __init__(
@@ -63,19 +66,21 @@ class StackedPerceptrons:
         biases: Sequence[Tensor],
         activation: str,
         trainable: bool = False,
-        normalized: bool = False,
+        norm: str = "none",
+        more: Sequence[Sequence[Tensor]] = (),
     ):
-        blocks = [block for layer in zip(weights, biases, strict=True) for block in layer]
+        blocks = [block for layer in zip(weights, biases, *more, strict=True) for block in layer]
+        self._kinds = 2 + len(more)
         self._shapes = [block.shape for block in blocks]
-        self.activation, self.normalized = activation, normalized
+        self.activation, self.norm = activation, norm
         self.parameters = torch.cat([block.detach().flatten() for block in blocks])
         self._frozen = self.parameters.detach()
-        self.weights, self.biases = self.split(self._frozen)
+        self.weights, self.biases, *self._more = self.by_kind(self._frozen)
         self.parameters.requires_grad_(trainable)
         self._native_shape = None
         if len(weights) <= native.MAX_LAYERS:
             widths = [weights[0].shape[1], *(weight.shape[2] for weight in weights)]
-            self._native_shape = native.Shape(len(weights[0]), widths, activation, normalized)
+            self._native_shape = native.Shape(len(weights[0]), widths, activation, norm == "layer")
 
     @classmethod
     def adopt(
@@ -89,20 +94,28 @@ class StackedPerceptrons:
             activation: Theirs, a key of `ACTIVATIONS`.
             trainable: Whether `parameters` requires a gradient.
         """
-        layers = list(zip(*(_linears(network) for network in networks), strict=True))
-        stack = cls(
-            [torch.stack([linear.weight.t() for linear in layer]) for layer in layers],
-            [torch.stack([linear.bias for linear in layer]).unsqueeze(1) for layer in layers],
-            activation,
-            trainable,
-            any(isinstance(layer, nn.LayerNorm) for layer in networks[0]),
-        )
-        for layer, weight, bias in zip(layers, stack.weights, stack.biases, strict=True):
-            for i, linear in enumerate(layer):
-                linear.requires_grad_(False)
-                linear.weight.data = weight[i].t()
-                linear.bias.data = bias[i, 0]
+        norm = any(isinstance(layer, nn.LayerNorm) for layer in networks[0])
+        stack = cls(*cls._stacked(networks), activation, trainable, "layer" if norm else "none")
+        stack._own(networks)
         return stack
+
+    @staticmethod
+    def _stacked(networks: Sequence[nn.Sequential]) -> tuple[list[Tensor], list[Tensor]]:
+        """Per layer the networks' weights `[n, in, out]` and biases `[n, 1, out]`."""
+        layers = list(zip(*(linears(network) for network in networks), strict=True))
+        weights = [torch.stack([linear.weight.t() for linear in layer]) for layer in layers]
+        biases = [torch.stack([layer.bias for layer in of_one]).unsqueeze(1) for of_one in layers]
+        return weights, biases
+
+    def _own(self, networks: Sequence[nn.Sequential]) -> None:
+        """The networks' weights and biases become views into this stack."""
+        for i, network in enumerate(networks):
+            for layer, weight, bias in zip(
+                linears(network), self.weights, self.biases, strict=True
+            ):
+                layer.requires_grad_(False)
+                layer.weight.data = weight[i].t()
+                layer.bias.data = bias[i, 0]
 
     def holds(self, networks: Sequence[nn.Sequential]) -> bool:
         """Whether the networks' parameters still are views into this stack."""
@@ -110,22 +123,21 @@ class StackedPerceptrons:
             layer.weight.data_ptr() == weight[i].data_ptr()
             and layer.bias.data_ptr() == bias[i].data_ptr()
             for i, network in enumerate(networks)
-            for layer, weight, bias in zip(
-                _linears(network), self.weights, self.biases, strict=True
-            )
+            for layer, weight, bias in zip(linears(network), self.weights, self.biases, strict=True)
         )
 
     def __len__(self) -> int:
         return len(self.weights[0])
 
-    def split(self, flat: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Views into a tensor like `parameters`: per layer `[n, in, out]` and `[n, 1, out]`.
-
-        Also for its gradient or an optimiser's moments.
-        """
+    def split(self, flat: Tensor) -> list[Tensor]:
+        """Views `[n, ...]` into a tensor like `parameters`, its gradient or moments of it."""
         blocks = flat.split([shape.numel() for shape in self._shapes])
-        views = [block.view(shape) for block, shape in zip(blocks, self._shapes, strict=True)]
-        return views[::2], views[1::2]
+        return [block.view(shape) for block, shape in zip(blocks, self._shapes, strict=True)]
+
+    def by_kind(self, flat: Tensor) -> list[list[Tensor]]:
+        """As `split`: per layer the weights `[n, in, out]`, then the biases `[n, 1, out]` …"""
+        views = self.split(flat)
+        return [views[kind :: self._kinds] for kind in range(self._kinds)]
 
     def __call__(self, x: Tensor, frozen: bool = False) -> Tensor:
         """`[n, B, in]` -> `[n, B, out]`.
@@ -140,6 +152,10 @@ class StackedPerceptrons:
             ValueError: If `x` has another shape, type or device than the parameters ask for.
         """
         parameters = self._frozen if frozen else self.parameters
+        self._check(x, parameters)
+        return self._compute(x, parameters)
+
+    def _check(self, x: Tensor, parameters: Tensor) -> None:
         n, width = len(self), self._shapes[0][1]
         if x.dim() != 3 or x.shape[2] != width or not x.shape[0] or n % x.shape[0]:
             raise ValueError(
@@ -151,19 +167,27 @@ class StackedPerceptrons:
                 f"x is {x.dtype} on {x.device}, the parameters are {parameters.dtype} on "
                 f"{parameters.device}."
             )
-        if self._native_shape is None or x.shape[1] == 0 or not native.computes(parameters):
-            return self._plain(x, parameters)
-        if torch.is_grad_enabled() and (x.requires_grad or parameters.requires_grad):
-            return _Native.apply(x, parameters, self._native_shape)
-        return native.forward(self._native_shape, parameters, x)[0]
 
-    def _plain(self, x: Tensor, parameters: Tensor) -> Tensor:
+    def _compute(self, x: Tensor, parameters: Tensor) -> Tensor:
+        if self._native_shape is not None and self._is_natives(x):
+            return _native(x, parameters, self._native_shape)
+        return self._plain(x, *self.by_kind(parameters))
+
+    @staticmethod
+    def _is_natives(x: Tensor) -> bool:
+        return x.shape[1] > 0 and native.computes(x)
+
+    def learning(self, x: Tensor) -> Tensor:
+        """As a call, while the parameters learn; networks that keep statistics see `x`."""
+        return self(x)
+
+    def _plain(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
         activate = ACTIVATIONS[self.activation][1]
-        *hidden, last = zip(*self.split(parameters), strict=True)
+        *hidden, last = zip(weights, biases, strict=True)
         x = x.repeat(len(self) // x.shape[0], 1, 1)
         for weight, bias in hidden:
             x = torch.baddbmm(bias, x, weight)
-            x = activate(nn.functional.layer_norm(x, x.shape[-1:]) if self.normalized else x)
+            x = activate(nn.functional.layer_norm(x, x.shape[-1:]) if self.norm == "layer" else x)
         return torch.baddbmm(last[1], x, last[0])
 
     @torch.no_grad()
@@ -182,7 +206,7 @@ class StackedPerceptrons:
             [bias[index] for bias in self.biases],
             self.activation,
             trainable,
-            self.normalized,
+            self.norm,
         )
 
     @torch.no_grad()
@@ -198,11 +222,42 @@ class StackedPerceptrons:
                 f"{[list(w.shape[1:]) for w in source.weights]} into "
                 f"{[list(w.shape[1:]) for w in self.weights]}."
             )
-        for own, other in zip(
-            self.weights + self.biases, source.weights + source.biases, strict=True
-        ):
+        for own, other in zip(self.blocks, source.blocks, strict=True):
             own[list(networks)] = other.to(own.device)
 
+    @property
+    def blocks(self) -> list[Tensor]:
+        """All that the networks consist of, as views `[n, ...]`."""
+        return self.split(self._frozen) + self.statistics
 
-def _linears(network: nn.Sequential) -> list[nn.Linear]:
+    @property
+    def statistics(self) -> list[Tensor]:
+        """What they have seen of their inputs, as views `[n, ...]`."""
+        return []
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """n linear layers: `[m, B, in]`, `[n, in, out]` and `[n, 1, out]` -> `[n, B, out]`.
+
+    Of fewer inputs than layers, layer k gets number k modulo m.
+    """
+    n = len(weight)
+    if x.shape[1] == 0 or not native.computes(x):
+        return torch.baddbmm(bias, x.repeat(n // len(x), 1, 1), weight)
+    parameters = torch.cat([weight.flatten(), bias.flatten()])
+    return _native(x, parameters, _linear_shape(*weight.shape))
+
+
+@functools.cache
+def _linear_shape(n: int, inputs: int, outputs: int) -> native.Shape:
+    return native.Shape(n, [inputs, outputs], "relu")
+
+
+def _native(x: Tensor, parameters: Tensor, shape: native.Shape) -> Tensor:
+    if torch.is_grad_enabled() and (x.requires_grad or parameters.requires_grad):
+        return _Native.apply(x, parameters, shape)
+    return native.forward(shape, parameters, x)[0]
+
+
+def linears(network: nn.Sequential) -> list[nn.Linear]:
     return [layer for layer in network if isinstance(layer, nn.Linear)]

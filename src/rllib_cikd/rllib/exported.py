@@ -39,6 +39,7 @@ def model_description(module: Any) -> dict[str, Any]:
     return {
         "fcnet_hiddens": [int(width) for width in settings["fcnet_hiddens"]],
         "fcnet_activation": settings["fcnet_activation"],
+        "batch_norm": bool(module.batch_norm),
         "normalize_observations": bool(module.normalizes),
     }
 

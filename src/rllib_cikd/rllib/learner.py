@@ -16,7 +16,6 @@ from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_TRAINED_LIFETIME
 from torch import Tensor
 
-from rllib_cikd.algorithm.categorical_update import sac_update
 from rllib_cikd.algorithm.draws import Draws
 from rllib_cikd.algorithm.ensemble import group_members
 from rllib_cikd.algorithm.knowledge_sharing import (
@@ -36,6 +35,7 @@ from rllib_cikd.algorithm.policy_heads import CategoricalHead
 from rllib_cikd.algorithm.replay_buffer import Batch
 from rllib_cikd.algorithm.replay_shard import ReplayShard
 from rllib_cikd.algorithm.sac_update import SACUpdate
+from rllib_cikd.algorithm.updates import sac_update
 from rllib_cikd.common import result_keys as keys
 from rllib_cikd.engine import library, native
 from rllib_cikd.engine.recorded_step import RecordedStep
@@ -106,7 +106,7 @@ class CIKDTorchLearner(TorchLearner):
             RecordedStep(
                 functools.partial(self._sac_step, update),
                 list(update.optimizers.values()),
-                records=self.learners.size == 1,
+                records=self.learners.size == 1 and update.settings.policy_delay == 1,
             )
             for update in self.updates
         ]

@@ -21,4 +21,6 @@ def sac_settings(config: Any, action_space: Any) -> SACSettings:
         tau=config.tau,
         target_entropy=target_entropy,
         grad_clip=config.grad_clip,
+        policy_delay=config.policy_delay,
+        adam_beta1=config.adam_beta1,
     )

@@ -22,6 +22,7 @@ DEFAULT_MODEL_CONFIG: dict[str, Any] = {
     "fcnet_hiddens": [256, 256],
     "fcnet_activation": "relu",
     "critic_layer_norm": False,
+    "batch_norm": False,
 }
 
 
@@ -44,7 +45,8 @@ class SACModule(TorchRLModule, InferenceOnlyAPI):
     Model settings (`config.rl_module(model_config={...})`): `fcnet_hiddens` (default
     [256, 256]) and `fcnet_activation` (default "relu"), for the policy and the critics alike;
     `critic_layer_norm` (default False): the critics' hidden layers are normalised before their
-    activation.
+    activation; `batch_norm` (default False): inputs of all linear layers are normalised by batch
+    statistics, and critics learn without target networks (CrossQ, Bhatt et al. 2024).
     """
 
     #: Set by the env runner: explore with uniform random actions instead of the policy.
@@ -61,14 +63,17 @@ class SACModule(TorchRLModule, InferenceOnlyAPI):
         activation = self.activation = model_config["fcnet_activation"]
 
         policy_out, critic_in, critic_out = self.head.widths(obs_dim, action_dim)
-        self.policy = perceptron(obs_dim, hiddens, policy_out, activation)
+        self.batch_norm = model_config["batch_norm"]
+        norm = "batch" if self.batch_norm else "none"
+        self.policy = perceptron(obs_dim, hiddens, policy_out, activation, norm)
         self.normalizes = model_config.get("normalize_observations", False)
         if self.normalizes:
             self.register_buffer("obs_mean", torch.zeros(obs_dim))
             self.register_buffer("obs_deviation", torch.ones(obs_dim))
         if self.inference_only:
             return
-        critic = (critic_in, hiddens, critic_out, activation, model_config["critic_layer_norm"])
+        norm = "layer" if model_config["critic_layer_norm"] else norm
+        critic = (critic_in, hiddens, critic_out, activation, norm)
         self.qf1, self.qf2 = perceptron(*critic), perceptron(*critic)
         self.target_qf1, self.target_qf2 = perceptron(*critic), perceptron(*critic)
         self.target_qf1.load_state_dict(self.qf1.state_dict())

@@ -49,6 +49,17 @@ ENGINE_API void engine_adam(float* parameters, const float* gradient, float* fir
 ENGINE_API void engine_follow(float* target, const float* source, float tau, int64_t size,
                               int64_t threads);
 
+// x = max(z, 0), [networks, rows, width], with each column's mean over the rows and its variance,
+// [networks, width].
+ENGINE_API void engine_rectify(int64_t networks, int64_t rows, int64_t width, const float* z,
+                               float* x, float* mean, float* variance, int64_t threads);
+
+// The gradient of z, grad_x + x scale + shift where x is positive, else 0: scale and shift, [networks,
+// width], are what the gradients of mean and variance add to that of x.
+ENGINE_API void engine_rectify_gradient(int64_t networks, int64_t rows, int64_t width,
+                                        const float* x, const float* grad_x, const float* scale,
+                                        const float* shift, float* grad_z, int64_t threads);
+
 // Samples of tanh-squashed Gaussians: actions [batches, rows, width] and log-densities [batches,
 // rows] from output [batches, rows, 2 width], means and then logarithms of deviations, which are kept
 // from low to high, and standard normal noise, whose batches and rows are so many floats apart.

@@ -162,6 +162,27 @@ void sum_task(const void* context, int64_t task, float*) {
   kernels->sum(r.target, r.source, r.terms, r.size, begin, end);
 }
 
+struct Columns {
+  const Rectified* rectified;
+  void (*kernel)(const Rectified&, int64_t network, int64_t begin, int64_t end);
+  int64_t blocks;  // of columns, of each network
+};
+
+void columns_task(const void* context, int64_t task, float*) {
+  const auto& c = *static_cast<const Columns*>(context);
+  const int64_t begin = task % c.blocks * COLUMNS;
+  c.kernel(*c.rectified, task / c.blocks, begin, at_most(begin + COLUMNS, c.rectified->width));
+}
+
+void run_columns(const Rectified& rectified,
+                 void (*kernel)(const Rectified&, int64_t network, int64_t begin, int64_t end),
+                 int64_t threads) {
+  const Columns columns{&rectified, kernel, ratio_up(rectified.width, COLUMNS)};
+  const int64_t size = rectified.networks * rectified.rows * rectified.width;
+  Team team(at_most(threads, at_least(1, size / ELEMENTS_WORTH_A_THREAD)), 0, 0);
+  team.run({columns_task, &columns, rectified.networks * columns.blocks});
+}
+
 void run_range(Range& range, void (*run)(const void*, int64_t, float*), int64_t threads) {
   range.tasks = at_least(1, range.size / ELEMENTS_WORTH_A_THREAD);
   Team team(at_most(threads, range.tasks), 0, 0);
@@ -288,6 +309,34 @@ void engine_adam(float* parameters, const float* gradient, float* first_moments,
 void engine_follow(float* target, const float* source, float tau, int64_t size, int64_t threads) {
   Range range{nullptr, target, source, tau, size, 1, 0};
   run_range(range, follow_task, threads);
+}
+
+void engine_rectify(int64_t networks, int64_t rows, int64_t width, const float* z, float* x,
+                    float* mean, float* variance, int64_t threads) {
+  Rectified rectified{};
+  rectified.networks = networks;
+  rectified.rows = rows;
+  rectified.width = width;
+  rectified.z = z;
+  rectified.x = x;
+  rectified.mean = mean;
+  rectified.variance = variance;
+  run_columns(rectified, kernels->rectify, threads);
+}
+
+void engine_rectify_gradient(int64_t networks, int64_t rows, int64_t width, const float* x,
+                             const float* grad_x, const float* scale, const float* shift,
+                             float* grad_z, int64_t threads) {
+  Rectified rectified{};
+  rectified.networks = networks;
+  rectified.rows = rows;
+  rectified.width = width;
+  rectified.x = const_cast<float*>(x);
+  rectified.grad_x = grad_x;
+  rectified.scale = scale;
+  rectified.shift = shift;
+  rectified.grad_z = grad_z;
+  run_columns(rectified, kernels->rectify_gradient, threads);
 }
 
 int engine_interface() { return 2; }

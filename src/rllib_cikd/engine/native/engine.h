@@ -75,6 +75,22 @@ struct AdamStep {
   float root_correction, epsilon;           // 1 / sqrt(1 - beta2^t)
 };
 
+// Rectified activations [networks, rows, width] with statistics of each column, and their gradients.
+struct Rectified {
+  int64_t networks, rows, width;
+  const float* z;
+  float* x;
+  float* mean;  // [networks, width], as all that follow
+  float* variance;
+  // Backward only.
+  const float* grad_x;
+  const float* scale;
+  const float* shift;
+  float* grad_z;
+};
+
+constexpr int64_t COLUMNS = 64;  // of a task: whole cache lines, and as many vectors as hide latency
+
 // Samples of a tanh-squashed Gaussian, and their gradients. [batches x rows, width] all, in one
 // piece where no distances are named.
 struct Sample {
@@ -110,6 +126,8 @@ struct Kernels {
   // to[i] = the sum of from[i], from[i + distance], ..., of `terms` of them.
   void (*sum)(float* to, const float* from, int64_t terms, int64_t distance, int64_t begin,
               int64_t end);
+  void (*rectify)(const Rectified&, int64_t network, int64_t begin, int64_t end);
+  void (*rectify_gradient)(const Rectified&, int64_t network, int64_t begin, int64_t end);
   void (*sample)(const Sample&);
   void (*sample_gradient)(const Sample&);
 };

@@ -104,6 +104,30 @@ def _check_refinements(config: Any, ids: Sequence[str]) -> None:
         )
     if config.critic_targets == "shared":
         _check_shared_targets(config, ids)
+    if any(networks["batch_norm"] for networks in shapes(config, ids).values()):
+        _check_batch_norm(config)
+
+
+def _check_batch_norm(config: Any) -> None:
+    why = "with model_config={'batch_norm': True} critics have no target networks. Leave it out"
+    if config.critic_targets != "own":
+        reject("critic_targets", config.critic_targets, why)
+    if config.renew_target_critics:
+        reject("renew_target_critics", config.renew_target_critics, why)
+    if config.num_learners > 1:
+        reject(
+            "num_learners",
+            config.num_learners,
+            "several learners would each normalise by batches of their own. With "
+            "model_config={'batch_norm': True} use one",
+        )
+    if config.train_batch_size_per_learner < 2 or config.distillation_batch_size < 2:
+        reject(
+            "model_config",
+            {"batch_norm": True},
+            "normalises by the minibatch: `train_batch_size_per_learner` and "
+            "`distillation_batch_size` must be at least 2",
+        )
 
 
 def _check_shared_targets(config: Any, ids: Sequence[str]) -> None:

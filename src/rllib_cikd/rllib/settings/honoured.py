@@ -62,6 +62,8 @@ ENSEMBLE: dict[str, Kind] = {
     "distillation_updates": Integer(at_least=1, at_most=10_000_000),
     "assess_distillation": Flag(),
     "critic_targets": Choice(CRITIC_TARGETS),
+    "policy_delay": Integer(at_least=1, at_most=1_000_000),
+    "adam_beta1": Number(at_least=0, at_most=0.9999),
     "random_steps": Integer(at_least=0),
     "max_evaluation_steps": Integer(at_least=1),
 }
@@ -91,7 +93,7 @@ SAC: dict[str, Kind] = PER_MEMBER | {
 NETWORKS_AND_LEARNER: dict[str, Kind] = {
     "_model_config": CheckedElsewhere(
         "a dict such as {'fcnet_hiddens': [256, 256], 'fcnet_activation': 'relu', "
-        "'critic_layer_norm': False}",
+        "'critic_layer_norm': False, 'batch_norm': False}",
         (dict, DefaultModelConfig, type(None)),
     ),
     "_rl_module_spec": CheckedElsewhere(

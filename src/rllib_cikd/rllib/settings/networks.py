@@ -90,6 +90,7 @@ def shapes(config: Any, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
             "fcnet_hiddens": [int(width) for width in own["fcnet_hiddens"]],
             "fcnet_activation": own["fcnet_activation"],
             "critic_layer_norm": own["critic_layer_norm"],
+            "batch_norm": own["batch_norm"],
         }
     return result
 
@@ -128,9 +129,11 @@ def check_model_config(field: str, model_config: Any) -> None:
     activation = settings.get("fcnet_activation", "relu")
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         reject(f"{field}: fcnet_activation", activation, f"must be one of {list(ACTIVATIONS)}")
-    layer_norm = settings.get("critic_layer_norm", False)
-    if not isinstance(layer_norm, bool):
-        reject(f"{field}: critic_layer_norm", layer_norm, "must be True or False")
+    for name in ("critic_layer_norm", "batch_norm"):
+        if not isinstance(settings.get(name, False), bool):
+            reject(f"{field}: {name}", settings[name], "must be True or False")
+    if settings.get("critic_layer_norm") and settings.get("batch_norm"):
+        reject(f"{field}: critic_layer_norm", True, "cannot go with batch_norm: choose one")
 
 
 def _specs(config: Any, ids: Sequence[str]) -> dict[str, RLModuleSpec]:

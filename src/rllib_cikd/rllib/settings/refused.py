@@ -238,6 +238,7 @@ OTHER_NAMES: dict[str, str] = {
     "fcnet_hiddens": "model_config: {fcnet_hiddens: …}",
     "fcnet_activation": "model_config: {fcnet_activation: …}",
     "critic_layer_norm": "model_config: {critic_layer_norm: true}",
+    "batch_norm": "model_config: {batch_norm: true}",
     "model_config_dict": "model_config",
     "multiagent": "ensemble_size",
     "optimization_config": "actor_lr, critic_lr and alpha_lr",
