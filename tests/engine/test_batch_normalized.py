@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rllib_cikd.algorithm.perceptron import perceptron
-from rllib_cikd.engine import library, native
+from rllib_cikd.engine import library, native, native_elementwise
 from rllib_cikd.engine.batch_normalized import BatchNormalizedPerceptrons, RunningNorm
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU}
@@ -171,7 +171,7 @@ def test_rectified_statistics(simd, threads):
         for n, rows, width in ((1, 1, 1), (2, 3, 5), (3, 64, 64), (2, 300, 77), (4, 512, 256)):
             torch.manual_seed(rows)
             z = torch.randn(n, rows, width) + 0.5
-            x, mean, variance = native.rectify(z)
+            x, mean, variance = native_elementwise.rectify(z)
             assert torch.equal(x, z.relu())
             variances, means = torch.var_mean(x.double(), dim=1, correction=0, keepdim=True)
             torch.testing.assert_close(mean.double(), means, rtol=1e-5, atol=1e-6)
@@ -182,13 +182,15 @@ def test_rectified_statistics(simd, threads):
                 torch.randn(mean.shape),
             )
             expected = (grad.double() + x * scale + shift) * (z > 0)
-            found = native.rectify_gradient(x, grad, scale, shift)
+            found = native_elementwise.rectify_gradient(x, grad, scale, shift)
             torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
             if simd != "baseline":  # which has no fused multiply-add
                 library.loaded().engine_choose(1)
                 torch.set_num_threads(1)
-                assert torch.equal(native.rectify(z)[2], variance)
-                assert torch.equal(native.rectify_gradient(x, grad, scale, shift), found)
+                assert torch.equal(native_elementwise.rectify(z)[2], variance)
+                assert torch.equal(
+                    native_elementwise.rectify_gradient(x, grad, scale, shift), found
+                )
                 library.loaded().engine_choose(kinds.index(simd))
                 torch.set_num_threads(threads)
     finally:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rllib_cikd.engine import library as engine_library
-from rllib_cikd.engine import native
+from rllib_cikd.engine import native, native_elementwise
 from rllib_cikd.engine.perceptrons import StackedPerceptrons
 
 pytestmark = pytest.mark.skipif(
@@ -74,7 +74,7 @@ def in_float64(perceptrons: StackedPerceptrons) -> StackedPerceptrons:
         [b.double() for b in perceptrons.biases],
         perceptrons.activation,
         trainable=True,
-        normalized=perceptrons.norm == "layer",
+        norm=perceptrons.norm,
     )
 
 
@@ -247,13 +247,13 @@ def test_pytorch_takes_one_thread_while_the_library_has_them_all(threads, monkey
     target, source = torch.zeros(2, 3)
     threads(2)
     with engine_library.all_threads():
-        native.follow(target, source, 0.5)
+        native_elementwise.follow(target, source, 0.5)
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 2
-    native.follow(target, source, 0.5)
+    native_elementwise.follow(target, source, 0.5)
     threads(1)
     with engine_library.all_threads():
-        native.follow(target, source, 0.5)
+        native_elementwise.follow(target, source, 0.5)
     assert told == [2, 2, 1]
     monkeypatch.setattr(engine_library, "load", lambda: (None, "it was not built"))
     threads(2)
@@ -375,16 +375,16 @@ def test_bad_arguments_of_adam(place):
     tensors = [torch.zeros(10) for _ in range(4)]
     tensors[place] = torch.zeros(9) if place else torch.zeros(20)[::2]
     with pytest.raises(ValueError, match="has shape" if place else "not contiguous"):
-        native.adam(*tensors, 1, 1e-3, (0.9, 0.999), 1e-8)
+        native_elementwise.adam(*tensors, 1, 1e-3, (0.9, 0.999), 1e-8)
     with pytest.raises(ValueError, match="counted from 1"):
-        native.adam(*[torch.zeros(10)] * 4, 0, 1e-3, (0.9, 0.999), 1e-8)
+        native_elementwise.adam(*[torch.zeros(10)] * 4, 0, 1e-3, (0.9, 0.999), 1e-8)
 
 
 def test_bad_arguments_of_follow():
     with pytest.raises(ValueError, match=r"the source has shape \[9\], expected \[10\]"):
-        native.follow(torch.zeros(10), torch.zeros(9), 0.5)
+        native_elementwise.follow(torch.zeros(10), torch.zeros(9), 0.5)
     with pytest.raises(ValueError, match="the target is not contiguous"):
-        native.follow(torch.zeros(20)[::2], torch.zeros(10), 0.5)
+        native_elementwise.follow(torch.zeros(20)[::2], torch.zeros(10), 0.5)
 
 
 def test_more_layers_than_the_library_knows_are_computed_plainly():

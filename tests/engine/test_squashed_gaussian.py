@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 
-from rllib_cikd.engine import library, native
+from rllib_cikd.engine import library, native, native_elementwise
 from rllib_cikd.engine.squashed_gaussian import SquashedGaussian
 
 SIMD = ("avx512", "avx2", "baseline")
@@ -142,8 +142,10 @@ def test_kernels_agree(simd, width, one, other, equal):
     results = []
     for kind in (one, other):
         simd(kind)
-        sampled = native.sample(output, noise, BOUNDS)
-        gradient = native.sample_gradient(output, BOUNDS, *sampled[:2], noise, sampled[2])
+        sampled = native_elementwise.sample(output, noise, BOUNDS)
+        gradient = native_elementwise.sample_gradient(
+            output, BOUNDS, *sampled[:2], noise, sampled[2]
+        )
         results.append([*sampled, gradient])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=0 if equal else 1e-4, atol=0 if equal else 1e-4)
@@ -161,8 +163,8 @@ def test_kernels_agree(simd, width, one, other, equal):
 )
 def test_bad_arguments_are_refused(change, words):
     with pytest.raises(ValueError, match=words):
-        native.sample(*change(*_drawn(2, 5, 3)), BOUNDS)
+        native_elementwise.sample(*change(*_drawn(2, 5, 3)), BOUNDS)
     output, noise = _drawn(2, 5, 3)
-    sampled = actions, _, density = native.sample(output, noise, BOUNDS)
+    sampled = actions, _, density = native_elementwise.sample(output, noise, BOUNDS)
     with pytest.raises(ValueError, match="the gradient of actions has shape"):
-        native.sample_gradient(output, BOUNDS, *sampled[:2], actions[:, :2], density)
+        native_elementwise.sample_gradient(output, BOUNDS, *sampled[:2], actions[:, :2], density)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from rllib_cikd.engine import native
+from rllib_cikd.engine import native_elementwise
 from rllib_cikd.engine.perceptrons import ACTIVATIONS, StackedPerceptrons, linear
 
 #: Added to variances.
@@ -179,7 +179,7 @@ class _Rectified(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, mean, variance = native.rectify(z)
+        x, mean, variance = native_elementwise.rectify(z)
         ctx.save_for_backward(x, mean)
         return x, mean, variance
 
@@ -188,7 +188,7 @@ class _Rectified(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         x, mean = ctx.saved_tensors
         scale, shift = _scale_and_shift(mean, grads[1], grads[2], x.shape[1])
-        return native.rectify_gradient(x, grads[0], scale, shift)
+        return native_elementwise.rectify_gradient(x, grads[0], scale, shift)
 
 
 def _scale_and_shift(

@@ -1,9 +1,8 @@
-"""What the engine's native library computes, on float32 tensors on the CPU."""
+"""Perceptrons by the engine's native library, on float32 tensors on the CPU."""
 
 from __future__ import annotations
 
 import ctypes
-import math
 from collections.abc import Sequence
 
 import torch
@@ -97,7 +96,7 @@ class Kept:
         spare.setdefault(self._size, []).append(self._memory)
 
 
-def _check(name: str, tensor: Tensor, shape: Sequence[int], contiguous: bool = True) -> None:
+def check(name: str, tensor: Tensor, shape: Sequence[int], contiguous: bool = True) -> None:
     """The library reads and writes memory as told: nothing may be wrong with it."""
     if tuple(tensor.shape) != tuple(shape):
         raise ValueError(f"{name} has shape {list(tensor.shape)}, expected {list(shape)}.")
@@ -131,7 +130,7 @@ def forward(
     """
     library = loaded()
     inputs, outputs = shape.widths[0], shape.widths[-1]
-    _check("parameters", parameters, (shape.parameters,))
+    check("parameters", parameters, (shape.parameters,))
     if x.dim() != 3 or x.numel() == 0:
         raise ValueError(f"x has shape {list(x.shape)}, expected [m, B, in], none of them 0.")
     if shape.networks % x.shape[0] != 0:
@@ -139,7 +138,7 @@ def forward(
     rows = x.shape[1]
     if x.stride(2) != 1:
         x = x.contiguous()
-    _check("x", x, (x.shape[0], rows, inputs), contiguous=False)
+    check("x", x, (x.shape[0], rows, inputs), contiguous=False)
     y = torch.empty(shape.networks, rows, outputs)
     kept = Kept(library, shape, x.shape[0], rows, keep) if keep != NOTHING else None
     code = library.engine_forward(
@@ -174,8 +173,8 @@ def backward(
     """
     library, shape = loaded(), kept.shape
     grad_y = grad_y.contiguous()
-    _check("parameters", parameters, (shape.parameters,))
-    _check("the gradient of y", grad_y, (shape.networks, kept.rows, shape.widths[-1]))
+    check("parameters", parameters, (shape.parameters,))
+    check("the gradient of y", grad_y, (shape.networks, kept.rows, shape.widths[-1]))
     if needs_parameters and kept.keep != FOR_PARAMETERS:
         raise ValueError("The forward pass kept nothing for the parameters' gradient.")
     grad_x = torch.empty(kept.inputs, kept.rows, shape.widths[0]) if needs_x else None
@@ -194,185 +193,3 @@ def backward(
     )
     _done(code)
     return grad_x, grad_parameters
-
-
-def adam(
-    parameters: Tensor,
-    gradient: Tensor,
-    first_moments: Tensor,
-    second_moments: Tensor,
-    step: int,
-    lr: float,
-    betas: tuple[float, float],
-    epsilon: float,
-) -> None:
-    """Adam's step number `step` (from 1 on), in place; tensors of equal shape.
-
-    First moments below 1e-30 and second ones below 1e-32 become 0.
-
-    Raises:
-        ValueError: If a tensor has another shape, type or device.
-    """
-    library = loaded()
-    for name, tensor in (
-        ("parameters", parameters),
-        ("the gradient", gradient),
-        ("first moments", first_moments),
-        ("second moments", second_moments),
-    ):
-        _check(name, tensor, parameters.shape)
-    if step < 1:
-        raise ValueError(f"Adam's steps are counted from 1 on, not {step}.")
-    beta1, beta2 = betas
-    library.engine_adam(
-        parameters.data_ptr(),
-        gradient.data_ptr(),
-        first_moments.data_ptr(),
-        second_moments.data_ptr(),
-        parameters.numel(),
-        lr / (1.0 - beta1**step),
-        beta2,
-        1.0 - beta1,
-        1.0 - beta2,
-        1.0 / math.sqrt(1.0 - beta2**step),
-        epsilon,
-        num_threads(),
-    )
-
-
-def follow(target: Tensor, source: Tensor, tau: float) -> None:
-    """`target += tau * (source - target)`, in place; tensors of equal shape.
-
-    Raises:
-        ValueError: If a tensor has another shape, type or device.
-    """
-    library = loaded()
-    _check("the source", source, target.shape)
-    _check("the target", target, target.shape)
-    threads = num_threads()
-    library.engine_follow(target.data_ptr(), source.data_ptr(), tau, target.numel(), threads)
-
-
-def rectify(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """max(z, 0) of `[n, B, width]`, and mean and variance of its columns, `[n, 1, width]`.
-
-    Raises:
-        ValueError: If the tensor has another shape, type or device.
-    """
-    library, shape = loaded(), z.shape
-    if z.dim() != 3 or z.numel() == 0:
-        raise ValueError(f"z has shape {list(shape)}, expected [n, B, width], none of them 0.")
-    z = z.contiguous()
-    _check("z", z, shape)
-    x = torch.empty(shape)
-    mean, variance = torch.empty(shape[0], 1, shape[2]), torch.empty(shape[0], 1, shape[2])
-    library.engine_rectify(
-        *shape, z.data_ptr(), x.data_ptr(), mean.data_ptr(), variance.data_ptr(), num_threads()
-    )
-    return x, mean, variance
-
-
-def rectify_gradient(x: Tensor, grad_x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """`grad_x + x scale + shift` where x is positive, else 0.
-
-    Args:
-        x, grad_x: `[n, B, width]`.
-        scale, shift: `[n, 1, width]`.
-
-    Raises:
-        ValueError: If a tensor has another shape, type or device.
-    """
-    library, shape = loaded(), x.shape
-    grad_x, scale, shift = grad_x.contiguous(), scale.contiguous(), shift.contiguous()
-    _check("x", x, shape)
-    _check("the gradient of x", grad_x, shape)
-    _check("scale", scale, (shape[0], 1, shape[2]))
-    _check("shift", shift, (shape[0], 1, shape[2]))
-    grad_z = torch.empty(shape)
-    library.engine_rectify_gradient(
-        *shape,
-        x.data_ptr(),
-        grad_x.data_ptr(),
-        scale.data_ptr(),
-        shift.data_ptr(),
-        grad_z.data_ptr(),
-        num_threads(),
-    )
-    return grad_z
-
-
-def sample(
-    output: Tensor, noise: Tensor, bounds: tuple[float, float]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """A sample of tanh-squashed Gaussians, what its gradient needs, and its log-density.
-
-    Args:
-        output: Means and logarithms of deviations, `[n, B, 2A]`, none of them 0.
-        noise: Standard normal, `[n, B, A]`; its batches and rows may lie anywhere.
-        bounds: Within which the logarithms are kept.
-
-    Returns:
-        Actions and deviations, `[n, B, A]`, and log-densities, `[n, B]`.
-
-    Raises:
-        ValueError: If a tensor has another shape, type or device.
-    """
-    library, shape = loaded(), noise.shape
-    if noise.dim() != 3 or noise.numel() == 0:
-        raise ValueError(f"noise has shape {list(shape)}, expected [n, B, A], none of them 0.")
-    noise = noise if noise.stride(-1) == 1 else noise.contiguous()
-    output = output.contiguous()
-    _check("output", output, (*shape[:-1], 2 * shape[-1]))
-    _check("noise", noise, shape, contiguous=False)
-    actions, deviations = torch.empty(shape), torch.empty(shape)
-    log_densities = torch.empty(shape[:2])
-    library.engine_sample(
-        *shape,
-        output.data_ptr(),
-        *bounds,
-        noise.data_ptr(),
-        noise.stride(0),
-        noise.stride(1),
-        actions.data_ptr(),
-        deviations.data_ptr(),
-        log_densities.data_ptr(),
-    )
-    return actions, deviations, log_densities
-
-
-def sample_gradient(
-    output: Tensor,
-    bounds: tuple[float, float],
-    actions: Tensor,
-    deviations: Tensor,
-    grad_actions: Tensor,
-    grad_log_densities: Tensor,
-) -> Tensor:
-    """The gradient of `sample`'s `output`, from those of what it returned.
-
-    As of `torch.clamp`: a logarithm at a bound has one, beyond it none.
-
-    Raises:
-        ValueError: If a tensor has another shape, type or device.
-    """
-    library, shape = loaded(), actions.shape
-    output, grad_actions = output.contiguous(), grad_actions.contiguous()
-    grad_log_densities = grad_log_densities.contiguous()
-    _check("output", output, (*shape[:-1], 2 * shape[-1]))
-    _check("actions", actions, shape)
-    _check("deviations", deviations, shape)
-    _check("the gradient of actions", grad_actions, shape)
-    _check("the gradient of log-densities", grad_log_densities, shape[:2])
-    grad_output = torch.empty(output.shape)
-    library.engine_sample_gradient(
-        shape[0] * shape[1],
-        shape[2],
-        output.data_ptr(),
-        *bounds,
-        actions.data_ptr(),
-        deviations.data_ptr(),
-        grad_actions.data_ptr(),
-        grad_log_densities.data_ptr(),
-        grad_output.data_ptr(),
-    )
-    return grad_output

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from rllib_cikd.engine import native
+from rllib_cikd.engine import native, native_elementwise
 
 #: First and second moments below these are set to 0 (see `Adam`).
 _VANISHED = {"exp_avg": 1e-30, "exp_avg_sq": 1e-32}
@@ -53,7 +53,7 @@ class Adam(torch.optim.Adam):
         for p in group["params"]:
             state = self.state[p]
             state["step"] += 1
-            native.adam(
+            native_elementwise.adam(
                 p,
                 p.grad,
                 state["exp_avg"],

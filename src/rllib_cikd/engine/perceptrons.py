@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from rllib_cikd.engine import native
+from rllib_cikd.engine import native, native_elementwise
 
 #: Per activation, by RLlib's name: the module and the function.
 ACTIVATIONS: dict[str, tuple[type[nn.Module], Callable[[Tensor], Tensor]]] = {
@@ -194,7 +194,7 @@ class StackedPerceptrons:
     def follow(self, source: StackedPerceptrons, tau: float) -> None:
         """Moves the parameters towards the source's: a step of target networks by τ."""
         if native.computes(self.parameters):
-            native.follow(self.parameters, source.parameters, tau)
+            native_elementwise.follow(self.parameters, source.parameters, tau)
         else:
             self.parameters.lerp_(source.parameters, tau)
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rllib_cikd.engine import native
+from rllib_cikd.engine import native, native_elementwise
 
 _LOG_2 = math.log(2.0)
 _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
@@ -29,7 +29,7 @@ class SquashedGaussian(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.bounds = bounds
         if _is_natives(noise):
-            actions, deviation, log_density = native.sample(output, noise, bounds)
+            actions, deviation, log_density = native_elementwise.sample(output, noise, bounds)
             ctx.save_for_backward(output, actions, deviation)
             return actions, log_density
         mean, log_std = output.chunk(2, dim=-1)
@@ -50,7 +50,7 @@ class SquashedGaussian(torch.autograd.Function):
         output, actions, deviation = ctx.saved_tensors
         if _is_natives(actions):
             kept = output, ctx.bounds, actions, deviation
-            return native.sample_gradient(*kept, *grads), None, None
+            return native_elementwise.sample_gradient(*kept, *grads), None, None
         grad_actions, grad_log_density = grads[0], grads[1].unsqueeze(-1)
         grad_mean = grad_actions * (1.0 - actions.square()) + grad_log_density * 2.0 * actions
         log_std = output.chunk(2, dim=-1)[1]
