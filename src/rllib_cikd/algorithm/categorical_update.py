@@ -31,11 +31,12 @@ class CategoricalSACUpdate(SACUpdate):
     def _q(self, batch: Batch) -> Tensor:
         return (_values(self.stack.critics, batch.obs) * batch.actions).sum(-1)
 
-    def _actor_loss(self, batch: Batch, noise: Tensor, alpha: Tensor) -> tuple[Loss, Tensor]:
-        logits = self.stack.policy(batch.obs)
+    def _actor_loss(
+        self, output: Tensor, batch: Batch, noise: Tensor, alpha: Tensor
+    ) -> tuple[Loss, Tensor]:
         with torch.no_grad():
             q = _values(self.stack.critics, batch.obs)
-        value, log_probs = losses.expected_value(logits, q)
+        value, log_probs = losses.expected_value(output, q)
         return Loss.by_autograd((alpha * log_probs - value).mean(-1)), log_probs
 
 

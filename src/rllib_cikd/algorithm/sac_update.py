@@ -92,7 +92,8 @@ class SACUpdate:
         # the policy's actions; they get no gradient from it.
         learns = self._policy_learns()
         if learns or not self._of_policy:
-            actor_loss, log_probs = self._actor_loss(batch, noise_at_obs, alpha)
+            policy = stack.policy.learning if learns else stack.policy
+            actor_loss, log_probs = self._actor_loss(policy(batch.obs), batch, noise_at_obs, alpha)
             alpha_loss = losses.temperature_loss(
                 stack.log_alpha, log_probs, self.settings.target_entropy
             )
@@ -148,11 +149,11 @@ class SACUpdate:
         """Both critics at the transitions' actions, `[2, n, B]`."""
         return q_values(self.stack.critics, batch.obs_and_actions)
 
-    def _actor_loss(self, batch: Batch, noise: Tensor, alpha: Tensor) -> tuple[Loss, Tensor]:
-        """The policies' loss and log π(a|s) of their actions, `[n, B]`."""
-        actions, log_probs = losses.sample_squashed_gaussian(
-            self.stack.policy.learning(batch.obs), noise
-        )
+    def _actor_loss(
+        self, output: Tensor, batch: Batch, noise: Tensor, alpha: Tensor
+    ) -> tuple[Loss, Tensor]:
+        """The loss of policies with this output, and log π(a|s) of their actions, `[n, B]`."""
+        actions, log_probs = losses.sample_squashed_gaussian(output, noise)
         q = q_values(self.stack.critics, torch.cat([batch.obs, actions], -1), frozen=True)
         return losses.actor_loss(log_probs, q, alpha), log_probs
 
