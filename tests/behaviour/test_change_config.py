@@ -180,6 +180,10 @@ REFUSED = [
         {"model_config": {"fcnet_hiddens": [16, 16], "critic_layer_norm": True}},
         "critic_layer_norm=True: was False in",
     ),
+    (
+        {"model_config": {"fcnet_hiddens": [16, 16], "batch_norm": True}},
+        "batch_norm=True: was False in",
+    ),
     ({"initial_alpha": 0.5}, "initial_alpha=0.5: was 1.0 in"),
     ({"n_step": 3}, "n_step=3: was 1 in"),
     ({"replay_buffer_config": {"capacity": 150}}, "which holds 200 transitions"),

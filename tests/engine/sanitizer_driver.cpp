@@ -111,6 +111,18 @@ void sample(int64_t batches, int64_t rows, int64_t width) {
                          deviations.data(), actions.data(), densities.data(), grad_output.data());
 }
 
+// Rectified activations with statistics, whose last column ends with the memory.
+void rectify(int64_t networks, int64_t rows, int64_t width, int64_t threads) {
+  std::mt19937 rng(3);
+  const auto size = static_cast<size_t>(networks * rows * width);
+  const auto columns = static_cast<size_t>(networks * width);
+  const Floats z = random_floats(rng, networks * rows * width);
+  Floats x(size), mean(columns), variance(columns), grad_z(size);
+  engine_rectify(networks, rows, width, z.data(), x.data(), mean.data(), variance.data(), threads);
+  engine_rectify_gradient(networks, rows, width, x.data(), z.data(), variance.data(), mean.data(),
+                          grad_z.data(), threads);
+}
+
 }  // namespace
 
 int main(int, char** arguments) {
@@ -130,6 +142,7 @@ int main(int, char** arguments) {
       expect(same(work(p, seed, keep, 1), work(p, seed, keep, up_to(4))), "threads differ");
     }
     for (int64_t size : {1, 15, 16, 17, 100, 200001}) optimise(size, 3);
+    for (int i = 0; i < cases; i++) rectify(up_to(4), up_to(300), up_to(300), up_to(4));
     for (int i = 0; i < cases; i++) sample(up_to(4), up_to(300), up_to(i % 3 ? 20 : 1500));
 
     // Several callers at a time, each with work for more threads than there are.

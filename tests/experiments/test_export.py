@@ -45,10 +45,13 @@ class Odd(gym.Env):
 
 @pytest.fixture(scope="module")
 def checkpoints(ray_cluster, tmp_path_factory) -> dict[str, str]:
-    """Of short runs: with normalisation and odd spaces, with discrete actions, with neither."""
+    """Of short runs: with normalisation and odd spaces, discrete actions, CrossQ, none of them."""
     paths = {}
-    for name, env in (("odd", Odd), ("discrete", "CartPole-v1"), ("plain", "Pendulum-v1")):
+    tasks = {"odd": Odd, "discrete": "CartPole-v1", "crossq": "Pendulum-v1", "plain": "Pendulum-v1"}
+    for name, env in tasks.items():
         config = small_config(env, ensemble_size=2)
+        if name == "crossq":
+            config.rl_module(model_config={"fcnet_hiddens": [16], "batch_norm": True})
         if name == "odd":
             config.env_runners(observation_filter="MeanStdFilter")
         algo = config.build_algo()
@@ -93,7 +96,7 @@ def test_pt2_is_compared_with_the_member(checkpoints, tmp_path):
     np.testing.assert_allclose(network(flat[None])[0], [*numbers, *whole], atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["odd", "discrete", "plain"])
+@pytest.mark.parametrize("name", ["odd", "discrete", "crossq", "plain"])
 def test_safetensors_act_and_are_evaluated_alike(checkpoints, tmp_path, monkeypatch, name):
     out, path = tmp_path / "member", checkpoints[name]
     export(path, member="policy_0", form="safetensors", out=str(out), num_episodes=4, seed=3)

@@ -237,12 +237,31 @@ def test_bad_overrides_per_member(overrides, words):
         ({"fcnet_hiddens": [0]}, "list of layer widths"),
         ({"fcnet_activation": "gelu"}, r"must be one of \['relu', 'tanh', 'elu'\]"),
         ({"critic_layer_norm": 1}, "must be True or False"),
+        ({"batch_norm": "yes"}, "batch_norm='yes': must be True or False"),
+        ({"batch_norm": True, "critic_layer_norm": True}, "cannot go with batch_norm"),
         ({"initial_alpha": 0.5}, "initial_alpha=0.5: is set with `initial_alpha` of `.training"),
         ({"normalize_observations": True}, "normalize_observations=True: .*observation_filter"),
     ],
 )
 def test_bad_model_config(model_config, words):
     config = CIKDConfig().rl_module(model_config=model_config)
+    with pytest.raises(ValueError, match=words):
+        config.validate()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"critic_targets": "shared"}, "critic_targets='shared': .*no target networks"),
+        ({"renew_target_critics": True}, "renew_target_critics=True: .*no target networks"),
+        ({"num_learners": 2}, "num_learners=2: .*use one"),
+        ({"train_batch_size_per_learner": 1}, "must be at least 2"),
+        ({"policy_delay": 0}, "policy_delay=0: must be"),
+        ({"adam_beta1": 1.0}, "adam_beta1=1.0: must be"),
+    ],
+)
+def test_what_does_not_go_with_batch_normalisation(settings, words):
+    config = CIKDConfig().rl_module(model_config={"batch_norm": True}).update_from_dict(settings)
     with pytest.raises(ValueError, match=words):
         config.validate()
 

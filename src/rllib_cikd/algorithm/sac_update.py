@@ -177,6 +177,12 @@ class SACUpdate:
         networks = self.stack.policy if name == "actor" else self.stack.critics
         return networks.split(values)
 
+    def renew_betas(self) -> None:
+        """The optimisers' β1 is that of the settings again, after a state was loaded."""
+        for optimizer in self.optimizers.values():
+            (group,) = optimizer.param_groups
+            group["betas"] = (self.settings.adam_beta1, group["betas"][1])
+
     def reset_moments(self, rows: list[int]) -> None:
         """Forgets the direction in which the policies and critics in these rows were moving.
 

@@ -311,6 +311,8 @@ class CIKDTorchLearner(TorchLearner):
                 "member, or train anew."
             )
         super().set_state(state)
+        for update in self.updates:  # a setting that may have been changed since
+            update.renew_betas()
         if GENERATOR in state:
             self.draws.set_state(state.get(GENERATORS, [state[GENERATOR]]))
         if _STATISTICS in state and self._normalizer is not None:

@@ -20,7 +20,7 @@ from rllib_cikd.common.version import __version__
 
 MANIFEST = "cikd_manifest.json"
 #: Counts up whenever a checkpoint of before could not be read any more.
-FORMAT = 4
+FORMAT = 5
 
 #: Below a checkpoint: what is the learner's, and all that the members are.
 LEARNER = "learner_group/learner"

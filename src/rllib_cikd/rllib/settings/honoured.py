@@ -62,8 +62,6 @@ ENSEMBLE: dict[str, Kind] = {
     "distillation_updates": Integer(at_least=1, at_most=10_000_000),
     "assess_distillation": Flag(),
     "critic_targets": Choice(CRITIC_TARGETS),
-    "policy_delay": Integer(at_least=1, at_most=1_000_000),
-    "adam_beta1": Number(at_least=0, at_most=0.9999),
     "random_steps": Integer(at_least=0),
     "max_evaluation_steps": Integer(at_least=1),
 }
@@ -77,6 +75,8 @@ PER_MEMBER: dict[str, Kind] = {
     "tau": Number(above=0, at_most=1),
     "target_entropy": Either((Choice(("auto", None)), Number(at_most=1e6))),
     "grad_clip": Number(above=0, at_most=1e9, or_none=True),
+    "policy_delay": Integer(at_least=1, at_most=1_000_000),
+    "adam_beta1": Number(at_least=0, at_most=0.9999),
 }
 
 SAC: dict[str, Kind] = PER_MEMBER | {
