@@ -73,6 +73,19 @@ def test_another_beta_holds_after_a_restore(trained, tmp_path):
     restored.stop()
 
 
+def test_remote_env_runners_get_the_statistics(build):
+    algo = build(config().env_runners(num_env_runners=1))
+    train(algo, 300)
+    norms = algo.env_runner_group.foreach_env_runner(
+        lambda runner: runner.module["policy_0"].policy[0].state_dict(), local_env_runner=False
+    )
+    own = learner_of(algo).module["policy_0"].policy[0].state_dict()
+    assert set(norms[0]) == {"gain", "offset", "mean", "variance"}
+    for name, value in own.items():
+        assert np.array_equal(norms[0][name], value), name
+        assert len(set(value.tolist())) > 1
+
+
 def test_discrete_actions_are_refused(build):
     with pytest.raises(ValueError, match="batch_norm=True is for continuous actions"):
         build(config("CartPole-v1"))

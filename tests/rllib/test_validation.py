@@ -255,6 +255,7 @@ def test_bad_model_config(model_config, words):
         ({"critic_targets": "shared"}, "critic_targets='shared': .*no target networks"),
         ({"renew_target_critics": True}, "renew_target_critics=True: .*no target networks"),
         ({"num_learners": 2}, "num_learners=2: .*use one"),
+        ({"tau": 0.01}, "tau=0.01: .*no target networks"),
         ({"train_batch_size_per_learner": 1}, "must be at least 2"),
         ({"policy_delay": 0}, "policy_delay=0: must be"),
         ({"adam_beta1": 1.0}, "adam_beta1=1.0: must be"),

@@ -105,15 +105,20 @@ def _check_refinements(config: Any, ids: Sequence[str]) -> None:
     if config.critic_targets == "shared":
         _check_shared_targets(config, ids)
     if any(networks["batch_norm"] for networks in shapes(config, ids).values()):
-        _check_batch_norm(config)
+        _check_batch_norm(config, ids)
 
 
-def _check_batch_norm(config: Any) -> None:
+def _check_batch_norm(config: Any, ids: Sequence[str]) -> None:
     why = "with model_config={'batch_norm': True} critics have no target networks. Leave it out"
     if config.critic_targets != "own":
         reject("critic_targets", config.critic_targets, why)
     if config.renew_target_critics:
         reject("renew_target_critics", config.renew_target_critics, why)
+    members = zip(shapes(config, ids).values(), settings_by_member(config, ids), strict=True)
+    usual = type(config)().tau
+    for networks, own in members:
+        if networks["batch_norm"] and own["tau"] != usual:
+            reject("tau", own["tau"], why)
     if config.num_learners > 1:
         reject(
             "num_learners",
