@@ -16,15 +16,6 @@ from rllib_cikd.engine.batch_normalized import BatchNormalizedPerceptrons, Runni
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "elu": nn.ELU}
 
 
-@pytest.fixture(params=["native", "plain"])
-def engine(request, monkeypatch) -> str:
-    if request.param == "plain":
-        monkeypatch.setattr(library, "load", lambda: (None, "a test took it away."))
-    elif not native.computes(torch.zeros(1)):
-        pytest.skip(library.describe())
-    return request.param
-
-
 def _networks(n: int, widths: list[int], activation: str = "relu") -> list[nn.Sequential]:
     """Of which nothing is 0 or 1 that would be so at the start."""
     networks = []

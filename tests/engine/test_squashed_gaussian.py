@@ -12,20 +12,11 @@ from torch import Tensor
 from torch.distributions import Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 
-from rllib_cikd.engine import library, native, native_elementwise
+from rllib_cikd.engine import library, native_elementwise
 from rllib_cikd.engine.squashed_gaussian import SquashedGaussian
 
 SIMD = ("avx512", "avx2", "baseline")
 BOUNDS = (-20.0, 2.0)
-
-
-@pytest.fixture(params=["native", "plain"])
-def engine(request, monkeypatch) -> str:
-    if request.param == "plain":
-        monkeypatch.setattr(library, "load", lambda: (None, "a test took it away."))
-    elif not native.computes(torch.zeros(1)):
-        pytest.skip(library.describe())
-    return request.param
 
 
 def _drawn(n: int, batch: int, width: int, scale: float = 1.0) -> list[Tensor]:
