@@ -103,8 +103,9 @@ def main() -> None:
     while counts["killed"] < args.times:
         folder = Path(tempfile.mkdtemp())
         (folder / "killed.yaml").write_text(EXPERIMENT)
-        command = [sys.executable, "-m", "rllib_command", "train", "file", "killed.yaml"]
-        command += ["--storage-path", "results", "--checkpoint-freq", args.checkpoint_freq]
+        resumes = [sys.executable, "-m", "rllib_command", "train", "file", "killed.yaml"]
+        resumes += ["--storage-path", "results", "--resume"]
+        command = [*resumes[:-1], "--checkpoint-freq", args.checkpoint_freq]
         resumed_from = None
         while True:
             process = subprocess.Popen(
@@ -119,6 +120,8 @@ def main() -> None:
                 kill(process, number, args.signal == "KILL" and counts["killed"] % 2 == 1)
                 counts["killed"] += 1
             out, _ = process.communicate()
+            if out.startswith("rllib: error") or "\nrllib: error" in out:
+                raise SystemExit(out)
             rows = rows_since(folder, began)
             if (
                 resumed_from is not None and rows
@@ -137,8 +140,7 @@ def main() -> None:
             if resumed_from == 0:
                 counts["nothing saved yet"] += 1
                 break
-            if "--resume" not in command:
-                command.append("--resume")
+            command = resumes
         print(
             f"SIG{args.signal}:", ", ".join(f"{n} {what}" for what, n in counts.items()), flush=True
         )
