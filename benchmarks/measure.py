@@ -25,6 +25,7 @@ import numpy as np
 import ray
 import torch
 
+from rllib_cikd.algorithm import updates
 from rllib_cikd.algorithm.ensemble import MemberStack
 from rllib_cikd.algorithm.replay_buffer import ReplayBuffer
 from rllib_cikd.algorithm.sac_update import SACSettings, SACUpdate
@@ -140,18 +141,19 @@ def write(out: Path | None, **report: Any) -> None:
 # ---------------------------------------------------------------- HalfCheetah-sized parts
 
 
-def sac_update(ensemble_size: int, device: str = "cpu") -> SACUpdate:
+def sac_update(ensemble_size: int, device: str = "cpu", crossq: bool = False) -> SACUpdate:
     """Freshly drawn members, stacked."""
     spaces = {
         "observation_space": gym.spaces.Box(-np.inf, np.inf, (OBS_DIM,)),
         "action_space": gym.spaces.Box(-1.0, 1.0, (ACTION_DIM,)),
     }
     modules = [
-        SACModule(**spaces, model_config={"initial_alpha": 1.0}).to(device)
+        SACModule(**spaces, model_config={"initial_alpha": 1.0, "batch_norm": crossq}).to(device)
         for _ in range(ensemble_size)
     ]
-    settings = SACSettings(target_entropy=-float(ACTION_DIM))
-    return SACUpdate(MemberStack(range(ensemble_size), modules), settings)
+    delay = 3 if crossq else 1
+    settings = SACSettings(target_entropy=-float(ACTION_DIM), policy_delay=delay)
+    return updates.sac_update(MemberStack(range(ensemble_size), modules), settings)
 
 
 def replay_buffer(size: int, device: str = "cpu") -> ReplayBuffer:

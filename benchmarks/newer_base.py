@@ -9,6 +9,7 @@ step after 10,000 random ones), and `--parts` change it:
 - `batch_norm`: CrossQ (Bhatt et al. 2024) at this width: batch normalisation in critics and policy,
   one pass for (s, a) and (s', a'), no target networks, Adam with β1 = 0.5 and 1e-3, the policy
   learns in every third step;
+- `no_affine`: of `batch_norm`, no gains and offsets;
 - `unit_norm`: the weights of each hidden unit of the critics are kept at norm 1;
 - `reward_norm`: rewards divided by the running deviation of the discounted return;
 - `entropy`: the target entropy of a Gaussian with a deviation of 0.15 in every dimension;
@@ -32,22 +33,31 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-PARTS = ("layer_norm", "batch_norm", "unit_norm", "reward_norm", "entropy", "tau", "decay")
+PARTS = (
+    "layer_norm",
+    "batch_norm",
+    "no_affine",
+    "unit_norm",
+    "reward_norm",
+    "entropy",
+    "tau",
+    "decay",
+)
 GAMMA, BATCH, RANDOM_STEPS, WIDTH = 0.99, 256, 10_000, 256
 
 
-def network(inputs: int, outputs: int, norm: str) -> nn.Sequential:
+def network(inputs: int, outputs: int, norm: str, affine: bool = True) -> nn.Sequential:
     """Two hidden layers; `norm` is "none", "layer" or "batch" (also of the inputs, as CrossQ)."""
     layers: list[nn.Module] = []
     if norm == "batch":
-        layers.append(nn.BatchNorm1d(inputs, momentum=0.01))
+        layers.append(nn.BatchNorm1d(inputs, momentum=0.01, affine=affine))
     for width in (WIDTH, WIDTH):
         layers.append(nn.Linear(inputs, width))
         if norm == "layer":
             layers.append(nn.LayerNorm(width, elementwise_affine=False))
         layers.append(nn.ReLU())
         if norm == "batch":
-            layers.append(nn.BatchNorm1d(width, momentum=0.01))
+            layers.append(nn.BatchNorm1d(width, momentum=0.01, affine=affine))
         inputs = width
     return nn.Sequential(*layers, nn.Linear(inputs, outputs))
 
@@ -57,9 +67,14 @@ class Agent:
         self.parts = parts
         self.joint = "batch_norm" in parts
         norm = "batch" if self.joint else "layer" if "layer_norm" in parts else "none"
-        self.policy = network(obs_dim, 2 * action_dim, "batch" if self.joint else "none")
-        self.critics = nn.ModuleList(network(obs_dim + action_dim, 1, norm) for _ in range(2))
-        self.targets = nn.ModuleList(network(obs_dim + action_dim, 1, norm) for _ in range(2))
+        affine = "no_affine" not in parts
+        self.policy = network(obs_dim, 2 * action_dim, "batch" if self.joint else "none", affine)
+        self.critics = nn.ModuleList(
+            network(obs_dim + action_dim, 1, norm, affine) for _ in range(2)
+        )
+        self.targets = nn.ModuleList(
+            network(obs_dim + action_dim, 1, norm, affine) for _ in range(2)
+        )
         self.targets.load_state_dict(self.critics.state_dict())
         self.log_alpha = torch.zeros(1, requires_grad=True)
         self.target_entropy = -float(action_dim)

@@ -3,7 +3,8 @@
     python benchmarks/update_cost.py [--members 1 3 5] [--threads 1 2] [--out FILE.json]
 
 For each K and number of threads: milliseconds by the native engine and by the plain one, and of K
-plain PyTorch agents (`tests/reference_sac.py`: nn.Sequential, autograd, one Adam per loss); the
+plain PyTorch agents (`tests/reference_sac.py`: nn.Sequential, autograd, one Adam per loss), and of
+K CrossQ members (`batch_norm`); the
 native engine's GFLOP/s in matrix products, their share of the processor's peak in float32
 (`fma_peak.cpp`; needs g++), and the update's time over what its matrix products would take at that
 peak. All of them take turns within each round.
@@ -63,8 +64,8 @@ def on_cpu(args: Any, what: str) -> dict[int, Any]:
     buffer = measure.replay_buffer(100_000)
     print(f"{what}: ms for one update of all K members, medians of {args.rounds} rounds")
     print(
-        f"{'K':>3} {'native':>8} {'plain':>8} {'agents':>8} {'GFLOP/s':>8} {'peak':>8} "
-        f"{'of peak':>8} {'over products':>14}"
+        f"{'K':>3} {'native':>8} {'plain':>8} {'agents':>8} {'crossq':>8} {'GFLOP/s':>8} "
+        f"{'peak':>8} {'of peak':>8} {'over products':>14}"
     )
     report = {}
     for k in args.members:
@@ -73,6 +74,7 @@ def on_cpu(args: Any, what: str) -> dict[int, Any]:
             "native": update,
             "plain": measure.with_plain_engine(measure.update_step(measure.sac_update(k), buffer)),
             "agents": plain_agents(k, buffer),
+            "crossq": measure.update_step(measure.sac_update(k, crossq=True), buffer),
         }
         for step in steps.values():
             for _ in range(10):
@@ -92,8 +94,8 @@ def on_cpu(args: Any, what: str) -> dict[int, Any]:
         over = measure.ratio(figures, "native", "products")
         report[k] = {"median": m, "share_of_peak": share, "rounds": figures}
         print(
-            f"{k:3d} {m['native']:8.2f} {m['plain']:8.2f} {m['agents']:8.2f} {m['rate']:8.0f} "
-            f"{m['peak']:8.0f} {share:8.1%} {over:9.2f} times",
+            f"{k:3d} {m['native']:8.2f} {m['plain']:8.2f} {m['agents']:8.2f} {m['crossq']:8.2f} "
+            f"{m['rate']:8.0f} {m['peak']:8.0f} {share:8.1%} {over:9.2f} times",
             flush=True,
         )
     return report
