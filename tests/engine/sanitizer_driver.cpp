@@ -123,6 +123,28 @@ void rectify(int64_t networks, int64_t rows, int64_t width, int64_t threads) {
                           grad_z.data(), threads);
 }
 
+// Layers that normalise their inputs, as ones that do not, whose last weight ends with the memory.
+void fold(int64_t networks, int64_t in, int64_t out, int64_t threads) {
+  std::mt19937 rng(4);
+  const int64_t sizes[] = {networks * in * out, networks * out, networks * in,
+                           networks * in,       networks * in,  networks * in};
+  std::vector<Floats> layer, gradients;
+  const float* addresses[6];
+  for (int i = 0; i < 6; i++) {
+    layer.push_back(random_floats(rng, sizes[i]));
+    for (float& x : layer[i]) x = x * x;  // variances are not negative
+    gradients.emplace_back(static_cast<size_t>(sizes[i]));
+  }
+  for (int i = 0; i < 6; i++) addresses[i] = layer[i].data();
+  Floats folded(static_cast<size_t>(networks * (in + 1) * out));
+  engine_fold(networks, in, out, addresses, 1e-5f, folded.data(), threads);
+  float* wanted[5] = {gradients[0].data(), gradients[2].data(), gradients[3].data(), nullptr, nullptr};
+  engine_fold_gradient(networks, in, out, addresses, 1e-5f, folded.data(), wanted, threads);
+  wanted[3] = gradients[4].data();
+  wanted[4] = gradients[5].data();
+  engine_fold_gradient(networks, in, out, addresses, 1e-5f, folded.data(), wanted, threads);
+}
+
 }  // namespace
 
 int main(int, char** arguments) {
@@ -143,6 +165,7 @@ int main(int, char** arguments) {
     }
     for (int64_t size : {1, 15, 16, 17, 100, 200001}) optimise(size, 3);
     for (int i = 0; i < cases; i++) rectify(up_to(4), up_to(300), up_to(300), up_to(4));
+    for (int i = 0; i < cases; i++) fold(up_to(4), up_to(300), up_to(300), up_to(4));
     for (int i = 0; i < cases; i++) sample(up_to(4), up_to(300), up_to(i % 3 ? 20 : 1500));
 
     // Several callers at a time, each with work for more threads than there are.

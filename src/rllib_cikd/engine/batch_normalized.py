@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from rllib_cikd.engine import native_elementwise
-from rllib_cikd.engine.perceptrons import ACTIVATIONS, StackedPerceptrons, linear
+from rllib_cikd.engine import native, native_normalization
+from rllib_cikd.engine.perceptrons import ACTIVATIONS, StackedPerceptrons, linear, linear_shape
 
 #: Added to variances.
 EPSILON = 1e-5
@@ -125,78 +125,125 @@ class BatchNormalizedPerceptrons(StackedPerceptrons):
 
     def _compute(self, x: Tensor, parameters: Tensor) -> Tensor:
         """By the running statistics, which are part of the weights then."""
-        layers = zip(*self.by_kind(parameters), self.means, self.variances, strict=True)
-        folded = [_fold(layer) for layer in layers]
         if self._native_shape is not None and self._is_natives(x):
-            flat = torch.cat([block.flatten() for layer in folded for block in layer])
-            return super()._compute(x, flat)
-        weights, biases = zip(*folded, strict=True)
+            return super()._compute(x, _Folded.apply(parameters, self))
+        weights, biases = zip(*(_fold(layer) for layer in self._layers(parameters)), strict=True)
         return self._plain(x, weights, biases)
+
+    def _layers(self, parameters: Tensor) -> list[tuple[Tensor, ...]]:
+        """Of each layer weights, biases, gains, offsets, means and variances."""
+        return list(zip(*self.by_kind(parameters), self.means, self.variances, strict=True))
 
     def learning(self, x: Tensor) -> Tensor:
         """As a call, by the statistics of `x` over its B rows; the running ones move to them."""
         self._check(x, self.parameters)
-        rows = x.shape[1]
-        layers = zip(*self.by_kind(self.parameters), self.means, self.variances, strict=True)
-        for place, (*parameters, running_mean, running_variance) in enumerate(layers):
+        if self.activation == "relu" and self._is_natives(x):
+            return _Learning.apply(x, self.parameters, self)
+        copies = len(self) // len(x)  # networks that share an input
+        for place, (*parameters, running_mean, running_variance) in enumerate(
+            self._layers(self.parameters)
+        ):
+            if place > 0:
+                x = ACTIVATIONS[self.activation][1](x)
+            variance, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
             if place == 0:
-                copies = len(self) // len(x)  # networks that share an input
-                mean, variance = (s.repeat(copies, 1, 1) for s in _BatchStatistics.apply(x))
-            else:
-                x, mean, variance = self._activate(x)
-            running_mean.lerp_(mean.detach(), MOMENTUM)
-            running_variance.lerp_(variance.detach() * (rows / max(1, rows - 1)), MOMENTUM)
+                mean, variance = mean.repeat(copies, 1, 1), variance.repeat(copies, 1, 1)
+            _follow(running_mean, running_variance, mean.detach(), variance.detach(), x.shape[1])
             x = linear(x, *_fold((*parameters, mean, variance)))
         return x
 
-    def _activate(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """A hidden layer's activations, and their mean and variance."""
-        if self.activation == "relu" and self._is_natives(z):
-            return _Rectified.apply(z)
-        x = ACTIVATIONS[self.activation][1](z)
-        return x, *_BatchStatistics.apply(x)
 
-
-class _BatchStatistics(torch.autograd.Function):
-    """Mean and variance over the rows of `[m, B, width]`: `[m, 1, width]` each."""
+class _Folded(torch.autograd.Function):
+    """Parameters of plain perceptrons that compute as these do by their running statistics."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        variance, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
-        ctx.save_for_backward(x, mean)
-        return mean, variance
+    def forward(ctx: Any, parameters: Tensor, stack: BatchNormalizedPerceptrons) -> Tensor:
+        layers = stack._layers(parameters)
+        folded = torch.empty(sum(weight.numel() + bias.numel() for weight, bias, *_ in layers))
+        for layer, part in zip(layers, _parts(folded, layers), strict=True):
+            native_normalization.fold(layer, EPSILON, part)
+        ctx.stack = stack
+        ctx.save_for_backward(parameters, *stack.statistics)
+        return folded
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        x, mean = ctx.saved_tensors
-        scale, shift = _scale_and_shift(mean, grads[0], grads[1], x.shape[1])
-        return torch.addcmul(shift, x, scale)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        parameters, *_ = ctx.saved_tensors
+        layers, gradient = ctx.stack._layers(parameters), torch.empty_like(parameters)
+        kinds = zip(*ctx.stack.by_kind(gradient), strict=True)
+        for layer, part, to in zip(layers, _parts(grads[0], layers), kinds, strict=True):
+            native_normalization.fold_gradient(layer, EPSILON, part, to)
+        return gradient, None
 
 
-class _Rectified(torch.autograd.Function):
-    """max(z, 0), and its `_BatchStatistics`, by the native engine."""
+def _parts(folded: Tensor, layers: Sequence[tuple[Tensor, ...]]) -> Sequence[Tensor]:
+    """Those of each layer."""
+    return folded.split([weight.numel() + bias.numel() for weight, bias, *_ in layers])
+
+
+class _Learning(torch.autograd.Function):
+    """Perceptrons with ReLU by the statistics of their minibatch, by the native engine.
+
+    Layer by layer: statistics of the inputs x, the layer that they fold into, its outputs z.
+    """
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, mean, variance = native_elementwise.rectify(z)
-        ctx.save_for_backward(x, mean)
-        return x, mean, variance
+    def forward(
+        ctx: Any, x: Tensor, parameters: Tensor, stack: BatchNormalizedPerceptrons
+    ) -> Tensor:
+        copies, ctx.passes, ctx.stack = len(stack) // len(x), [], stack
+        z = x
+        for place, (*layer, running_mean, running_variance) in enumerate(stack._layers(parameters)):
+            if place == 0:
+                variance, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
+                mean, variance = mean.repeat(copies, 1, 1), variance.repeat(copies, 1, 1)
+            else:
+                x, mean, variance = native_normalization.rectify(z)
+            _follow(running_mean, running_variance, mean, variance, x.shape[1])
+            weight = layer[0]
+            folded = torch.empty(weight.numel() + layer[1].numel())
+            native_normalization.fold([*layer, mean, variance], EPSILON, folded)
+            z, kept = native.forward(linear_shape(*weight.shape), folded, x, native.FOR_PARAMETERS)
+            ctx.passes.append((x, mean, variance, folded, kept))
+        # For autograd's check that nobody has changed them since.
+        ctx.save_for_backward(parameters)
+        return z
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        x, mean = ctx.saved_tensors
-        scale, shift = _scale_and_shift(mean, grads[1], grads[2], x.shape[1])
-        return native_elementwise.rectify_gradient(x, grads[0], scale, shift)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, None]:
+        (parameters,) = ctx.saved_tensors
+        stack, gradient, grad_z = ctx.stack, torch.empty_like(parameters), grads[0]
+        layers = [layer[:4] for layer in stack._layers(parameters)]
+        kinds = list(zip(*stack.by_kind(gradient), strict=True))
+        for place in reversed(range(len(layers))):
+            x, mean, variance, folded, kept = ctx.passes.pop()
+            needs_x = place > 0 or ctx.needs_input_grad[0]
+            grad_x, grad_folded = native.backward(kept, folded, grad_z, needs_x, True)
+            assert grad_folded is not None
+            statistics = torch.empty_like(mean), torch.empty_like(variance)
+            native_normalization.fold_gradient(
+                [*layers[place], mean, variance], EPSILON, grad_folded, (*kinds[place], *statistics)
+            )
+            if grad_x is None:
+                return None, gradient, None
+            # What mean and variance add to the gradient of x: scale · x + shift.
+            scale = statistics[1] * (2.0 / x.shape[1])
+            shift = statistics[0] / x.shape[1] - scale * mean
+            if place > 0:
+                grad_z = native_normalization.rectify_gradient(x, grad_x, scale, shift)
+        # Networks that share an input had the same statistics of it.
+        scale, shift = (part.view(-1, *x.shape[::2]).sum(0)[:, None] for part in (scale, shift))
+        return torch.addcmul(grad_x + shift, x, scale), gradient, None
 
 
-def _scale_and_shift(
-    mean: Tensor, grad_mean: Tensor, grad_variance: Tensor, rows: int
-) -> tuple[Tensor, Tensor]:
-    """What mean and variance add to the gradient of x: scale · x + shift."""
-    scale = grad_variance * (2.0 / rows)
-    return scale, grad_mean / rows - scale * mean
+def _follow(
+    running_mean: Tensor, running_variance: Tensor, mean: Tensor, variance: Tensor, rows: int
+) -> None:
+    """The running statistics move to those of a minibatch, the variance without bias."""
+    running_mean.lerp_(mean, MOMENTUM)
+    running_variance.lerp_(variance * (rows / max(1, rows - 1)), MOMENTUM)
 
 
 def _fold(layer: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 
 #: Of the functions below, as the library has it (`native/api.h`).
-_INTERFACE = 2
+_INTERFACE = 3
 
 _SIMD = ("avx512", "avx2", "baseline")
 
@@ -43,6 +43,8 @@ _FUNCTIONS = {
     "engine_follow": (None, [_Address, _Address, _Float, Integer, Integer]),
     "engine_rectify": (None, [*[Integer] * 3, *[_Address] * 4, Integer]),
     "engine_rectify_gradient": (None, [*[Integer] * 3, *[_Address] * 5, Integer]),
+    "engine_fold": (None, [*[Integer] * 3, _Address, _Float, _Address, Integer]),
+    "engine_fold_gradient": (None, [*[Integer] * 3, _Address, _Float, *[_Address] * 2, Integer]),
     "engine_sample": (
         None,
         [*[Integer] * 3, _Address, *[_Float] * 2, _Address, *[Integer] * 2, *[_Address] * 3],

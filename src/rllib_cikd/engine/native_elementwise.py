@@ -68,54 +68,6 @@ def follow(target: Tensor, source: Tensor, tau: float) -> None:
     library.engine_follow(target.data_ptr(), source.data_ptr(), tau, target.numel(), threads)
 
 
-def rectify(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """max(z, 0) of `[n, B, width]`, and mean and variance of its columns, `[n, 1, width]`.
-
-    Raises:
-        ValueError: If the tensor has another shape, type or device.
-    """
-    library, shape = loaded(), z.shape
-    if z.dim() != 3 or z.numel() == 0:
-        raise ValueError(f"z has shape {list(shape)}, expected [n, B, width], none of them 0.")
-    z = z.contiguous()
-    check("z", z, shape)
-    x = torch.empty(shape)
-    mean, variance = torch.empty(shape[0], 1, shape[2]), torch.empty(shape[0], 1, shape[2])
-    library.engine_rectify(
-        *shape, z.data_ptr(), x.data_ptr(), mean.data_ptr(), variance.data_ptr(), num_threads()
-    )
-    return x, mean, variance
-
-
-def rectify_gradient(x: Tensor, grad_x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """`grad_x + x scale + shift` where x is positive, else 0.
-
-    Args:
-        x, grad_x: `[n, B, width]`.
-        scale, shift: `[n, 1, width]`.
-
-    Raises:
-        ValueError: If a tensor has another shape, type or device.
-    """
-    library, shape = loaded(), x.shape
-    grad_x, scale, shift = grad_x.contiguous(), scale.contiguous(), shift.contiguous()
-    check("x", x, shape)
-    check("the gradient of x", grad_x, shape)
-    check("scale", scale, (shape[0], 1, shape[2]))
-    check("shift", shift, (shape[0], 1, shape[2]))
-    grad_z = torch.empty(shape)
-    library.engine_rectify_gradient(
-        *shape,
-        x.data_ptr(),
-        grad_x.data_ptr(),
-        scale.data_ptr(),
-        shift.data_ptr(),
-        grad_z.data_ptr(),
-        num_threads(),
-    )
-    return grad_z
-
-
 def sample(
     output: Tensor, noise: Tensor, bounds: tuple[float, float]
 ) -> tuple[Tensor, Tensor, Tensor]:

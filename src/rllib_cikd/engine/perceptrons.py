@@ -245,11 +245,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if x.shape[1] == 0 or not native.computes(x):
         return torch.baddbmm(bias, x.repeat(n // len(x), 1, 1), weight)
     parameters = torch.cat([weight.flatten(), bias.flatten()])
-    return _native(x, parameters, _linear_shape(*weight.shape))
+    return _native(x, parameters, linear_shape(*weight.shape))
 
 
 @functools.cache
-def _linear_shape(n: int, inputs: int, outputs: int) -> native.Shape:
+def linear_shape(n: int, inputs: int, outputs: int) -> native.Shape:
+    """Of n linear layers, for the library."""
     return native.Shape(n, [inputs, outputs], "relu")
 
 

@@ -60,6 +60,19 @@ ENGINE_API void engine_rectify_gradient(int64_t networks, int64_t rows, int64_t 
                                         const float* x, const float* grad_x, const float* scale,
                                         const float* shift, float* grad_z, int64_t threads);
 
+// A linear layer that normalises its inputs, as a linear layer alone: `folded`, its weights [networks,
+// in, out] and then its biases [networks, out]. `layer`: the addresses of weights, biases, gains,
+// offsets, means and variances.
+ENGINE_API void engine_fold(int64_t networks, int64_t in, int64_t out, const float* const* layer,
+                            float epsilon, float* folded, int64_t threads);
+
+// The gradients of all that is in `layer`, but biases, whose gradient is that of the folded ones;
+// of means and variances unless null.
+ENGINE_API void engine_fold_gradient(int64_t networks, int64_t in, int64_t out,
+                                     const float* const* layer, float epsilon,
+                                     const float* grad_folded, float* const* gradients,
+                                     int64_t threads);
+
 // Samples of tanh-squashed Gaussians: actions [batches, rows, width] and log-densities [batches,
 // rows] from output [batches, rows, 2 width], means and then logarithms of deviations, which are kept
 // from low to high, and standard normal noise, whose batches and rows are so many floats apart.

@@ -162,25 +162,51 @@ void sum_task(const void* context, int64_t task, float*) {
   kernels->sum(r.target, r.source, r.terms, r.size, begin, end);
 }
 
-struct Columns {
-  const Rectified* rectified;
-  void (*kernel)(const Rectified&, int64_t network, int64_t begin, int64_t end);
-  int64_t blocks;  // of columns, of each network
+// Work on pieces of each network's columns, or of its rows.
+template <class Work>
+struct Pieces {
+  const Work* work;
+  void (*kernel)(const Work&, int64_t network, int64_t begin, int64_t end);
+  int64_t size, piece, pieces;  // of each network
+
+  static void task(const void* context, int64_t task, float*) {
+    const auto& p = *static_cast<const Pieces*>(context);
+    const int64_t begin = task % p.pieces * p.piece;
+    p.kernel(*p.work, task / p.pieces, begin, at_most(begin + p.piece, p.size));
+  }
 };
 
-void columns_task(const void* context, int64_t task, float*) {
-  const auto& c = *static_cast<const Columns*>(context);
-  const int64_t begin = task % c.blocks * COLUMNS;
-  c.kernel(*c.rectified, task / c.blocks, begin, at_most(begin + COLUMNS, c.rectified->width));
+template <class Work>
+void run_pieces(const Work& work,
+                void (*kernel)(const Work&, int64_t network, int64_t begin, int64_t end),
+                int64_t size, int64_t elements, int64_t threads) {
+  const Pieces<Work> pieces{&work, kernel, size, COLUMNS, ratio_up(size, COLUMNS)};
+  Team team(at_most(threads, at_least(1, elements / ELEMENTS_WORTH_A_THREAD)), 0, 0);
+  team.run({Pieces<Work>::task, &pieces, work.networks * pieces.pieces});
 }
 
-void run_columns(const Rectified& rectified,
-                 void (*kernel)(const Rectified&, int64_t network, int64_t begin, int64_t end),
-                 int64_t threads) {
-  const Columns columns{&rectified, kernel, ratio_up(rectified.width, COLUMNS)};
-  const int64_t size = rectified.networks * rectified.rows * rectified.width;
-  Team team(at_most(threads, at_least(1, size / ELEMENTS_WORTH_A_THREAD)), 0, 0);
-  team.run({columns_task, &columns, rectified.networks * columns.blocks});
+Rectified rectified(int64_t networks, int64_t rows, int64_t width, const float* x) {
+  Rectified r{};
+  r.networks = networks;
+  r.rows = rows;
+  r.width = width;
+  r.x = const_cast<float*>(x);
+  return r;
+}
+
+Folded folded(int64_t networks, int64_t in, int64_t out, const float* const* layer, float epsilon) {
+  Folded f{};
+  f.networks = networks;
+  f.in = in;
+  f.out = out;
+  f.epsilon = epsilon;
+  f.weights = layer[0];
+  f.biases = layer[1];
+  f.gains = layer[2];
+  f.offsets = layer[3];
+  f.means = layer[4];
+  f.variances = layer[5];
+  return f;
 }
 
 void run_range(Range& range, void (*run)(const void*, int64_t, float*), int64_t threads) {
@@ -313,33 +339,47 @@ void engine_follow(float* target, const float* source, float tau, int64_t size, 
 
 void engine_rectify(int64_t networks, int64_t rows, int64_t width, const float* z, float* x,
                     float* mean, float* variance, int64_t threads) {
-  Rectified rectified{};
-  rectified.networks = networks;
-  rectified.rows = rows;
-  rectified.width = width;
-  rectified.z = z;
-  rectified.x = x;
-  rectified.mean = mean;
-  rectified.variance = variance;
-  run_columns(rectified, kernels->rectify, threads);
+  Rectified r = rectified(networks, rows, width, x);
+  r.z = z;
+  r.mean = mean;
+  r.variance = variance;
+  run_pieces(r, kernels->rectify, width, networks * rows * width, threads);
 }
 
 void engine_rectify_gradient(int64_t networks, int64_t rows, int64_t width, const float* x,
                              const float* grad_x, const float* scale, const float* shift,
                              float* grad_z, int64_t threads) {
-  Rectified rectified{};
-  rectified.networks = networks;
-  rectified.rows = rows;
-  rectified.width = width;
-  rectified.x = const_cast<float*>(x);
-  rectified.grad_x = grad_x;
-  rectified.scale = scale;
-  rectified.shift = shift;
-  rectified.grad_z = grad_z;
-  run_columns(rectified, kernels->rectify_gradient, threads);
+  Rectified r = rectified(networks, rows, width, x);
+  r.grad_x = grad_x;
+  r.scale = scale;
+  r.shift = shift;
+  r.grad_z = grad_z;
+  run_pieces(r, kernels->rectify_gradient, width, networks * rows * width, threads);
 }
 
-int engine_interface() { return 2; }
+void engine_fold(int64_t networks, int64_t in, int64_t out, const float* const* layer,
+                 float epsilon, float* folded_layer, int64_t threads) {
+  Folded f = folded(networks, in, out, layer, epsilon);
+  f.folded_weights = folded_layer;
+  f.folded_biases = folded_layer + networks * in * out;
+  run_pieces(f, kernels->fold, out, networks * in * out, threads);
+}
+
+void engine_fold_gradient(int64_t networks, int64_t in, int64_t out, const float* const* layer,
+                          float epsilon, const float* grad_folded, float* const* gradients,
+                          int64_t threads) {
+  Folded f = folded(networks, in, out, layer, epsilon);
+  f.grad_folded_weights = grad_folded;
+  f.grad_folded_biases = grad_folded + networks * in * out;
+  f.grad_weights = gradients[0];
+  f.grad_gains = gradients[1];
+  f.grad_offsets = gradients[2];
+  f.grad_means = gradients[3];
+  f.grad_variances = gradients[4];
+  run_pieces(f, kernels->fold_gradient, in, networks * in * out, threads);
+}
+
+int engine_interface() { return 3; }
 
 void engine_sample(int64_t batches, int64_t rows, int64_t width, const float* output, float low,
                    float high, const float* noise, int64_t noise_batch, int64_t noise_row,

@@ -89,7 +89,29 @@ struct Rectified {
   float* grad_z;
 };
 
-constexpr int64_t COLUMNS = 64;  // of a task: whole cache lines, and as many vectors as hide latency
+// A linear layer and the normalisation of its inputs, and the linear layer that does both.
+struct Folded {
+  int64_t networks, in, out;
+  float epsilon;         // added to variances
+  const float* weights;  // [networks, in, out]
+  const float* biases;   // [networks, out]
+  const float* gains;    // [networks, in], as offsets, means and variances
+  const float* offsets;
+  const float* means;
+  const float* variances;
+  float* folded_weights;
+  float* folded_biases;
+  // Backward only; of means and variances, null where they are not wanted.
+  const float* grad_folded_weights;
+  const float* grad_folded_biases;
+  float* grad_weights;
+  float* grad_gains;
+  float* grad_offsets;
+  float* grad_means;
+  float* grad_variances;
+};
+
+constexpr int64_t COLUMNS = 128;  // of a task: whole cache lines, and as many vectors as hide latency
 
 // Samples of a tanh-squashed Gaussian, and their gradients. [batches x rows, width] all, in one
 // piece where no distances are named.
@@ -128,6 +150,8 @@ struct Kernels {
               int64_t end);
   void (*rectify)(const Rectified&, int64_t network, int64_t begin, int64_t end);
   void (*rectify_gradient)(const Rectified&, int64_t network, int64_t begin, int64_t end);
+  void (*fold)(const Folded&, int64_t network, int64_t begin, int64_t end);  // of the outputs
+  void (*fold_gradient)(const Folded&, int64_t network, int64_t begin, int64_t end);  // inputs
   void (*sample)(const Sample&);
   void (*sample_gradient)(const Sample&);
 };

@@ -724,8 +724,10 @@ void sum(float* to, const float* from, int64_t terms, int64_t distance, int64_t 
 
 #include "rectified.h"
 
+#include "folded.h"
+
 #include "gaussian.h"
 
 const Kernels KERNELS = {V::NAME,         forward_rows, forward_small, backward_rows,
                          weight_gradient, adam,         follow,        sum,
-                         rectify,         rectify_gradient, sample, sample_gradient};
+                         rectify,         rectify_gradient, fold, fold_gradient, sample, sample_gradient};

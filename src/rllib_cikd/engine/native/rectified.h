@@ -1,54 +1,76 @@
 // Rectified activations with statistics of each column: forward and backward. Part of kernels.h.
 //
-// Each column is summed from the first row to the last, whatever the vectors' width.
+// Each column is summed from the first row to the last, whatever the vectors' width. Several vectors
+// of columns are worked on side by side: memory is read in longer pieces then.
 
-// One vector of columns of one network, of which `n` count, from `first` on.
-template <bool WHOLE>
+constexpr int BESIDE = COLUMNS / LANES;
+
+// N vectors of columns of one network, from `first` on; of a single one, only `n` columns may count.
+template <int N, bool WHOLE>
 inline void rectify_columns(const Rectified& r, int64_t network, int64_t first, int64_t n) {
   auto read = [=](const float* p) { return WHOLE ? V::load(p) : V::load_part(p, n); };
   auto write = [=](float* p, T x) { WHOLE ? V::store(p, x) : V::store_part(p, x, n); };
-  const int64_t place = network * r.rows * r.width + first;
+  const int64_t place = network * r.rows * r.width + first, column = network * r.width + first;
   const T rows = V::all(static_cast<float>(r.rows));
-  T sum = V::all(0.0f);
-  for (int64_t i = 0; i < r.rows; i++) {
-    const T x = V::relu(read(r.z + place + i * r.width));
-    write(r.x + place + i * r.width, x);
-    sum = V::add(sum, x);
+  T sum[N], mean[N], squares[N];
+  ENGINE_UNROLL
+  for (int j = 0; j < N; j++) sum[j] = squares[j] = V::all(0.0f);
+  for (int64_t i = place, end = place + r.rows * r.width; i < end; i += r.width) {
+    ENGINE_UNROLL
+    for (int j = 0; j < N; j++) {
+      const T x = V::relu(read(r.z + i + j * LANES));
+      write(r.x + i + j * LANES, x);
+      sum[j] = V::add(sum[j], x);
+    }
   }
-  const T mean = V::divide(sum, rows);
-  T squares = V::all(0.0f);
-  for (int64_t i = 0; i < r.rows; i++) {
-    const T distance = V::subtract(read(r.x + place + i * r.width), mean);
-    squares = V::multiply_add(distance, distance, squares);
+  ENGINE_UNROLL
+  for (int j = 0; j < N; j++) mean[j] = V::divide(sum[j], rows);
+  for (int64_t i = place, end = place + r.rows * r.width; i < end; i += r.width) {
+    ENGINE_UNROLL
+    for (int j = 0; j < N; j++) {
+      const T distance = V::subtract(read(r.x + i + j * LANES), mean[j]);
+      squares[j] = V::multiply_add(distance, distance, squares[j]);
+    }
   }
-  write(r.mean + network * r.width + first, mean);
-  write(r.variance + network * r.width + first, V::divide(squares, rows));
+  ENGINE_UNROLL
+  for (int j = 0; j < N; j++) {
+    write(r.mean + column + j * LANES, mean[j]);
+    write(r.variance + column + j * LANES, V::divide(squares[j], rows));
+  }
 }
 
-void rectify(const Rectified& r, int64_t network, int64_t begin, int64_t end) {
-  int64_t first = begin;
-  for (; first + LANES <= end; first += LANES) rectify_columns<true>(r, network, first, LANES);
-  if (first < end) rectify_columns<false>(r, network, first, end - first);
-}
-
-template <bool WHOLE>
+template <int N, bool WHOLE>
 inline void rectify_gradient_columns(const Rectified& r, int64_t network, int64_t first, int64_t n) {
   auto read = [=](const float* p) { return WHOLE ? V::load(p) : V::load_part(p, n); };
   auto write = [=](float* p, T x) { WHOLE ? V::store(p, x) : V::store_part(p, x, n); };
-  const int64_t place = network * r.rows * r.width + first;
-  const T scale = read(r.scale + network * r.width + first);
-  const T shift = read(r.shift + network * r.width + first);
-  for (int64_t i = 0; i < r.rows; i++) {
-    const T x = read(r.x + place + i * r.width);
-    const T grad = V::multiply_add(x, scale, V::add(read(r.grad_x + place + i * r.width), shift));
-    write(r.grad_z + place + i * r.width, V::if_positive(x, grad, V::all(0.0f)));
+  const int64_t place = network * r.rows * r.width + first, column = network * r.width + first;
+  T scale[N], shift[N];
+  ENGINE_UNROLL
+  for (int j = 0; j < N; j++) {
+    scale[j] = read(r.scale + column + j * LANES);
+    shift[j] = read(r.shift + column + j * LANES);
+  }
+  for (int64_t i = place, end = place + r.rows * r.width; i < end; i += r.width) {
+    ENGINE_UNROLL
+    for (int j = 0; j < N; j++) {
+      const T x = read(r.x + i + j * LANES);
+      const T grad_x = V::add(read(r.grad_x + i + j * LANES), shift[j]);
+      const T grad_z = V::multiply_add(x, scale[j], grad_x);
+      write(r.grad_z + i + j * LANES, V::if_positive(x, grad_z, V::all(0.0f)));
+    }
   }
 }
 
+void rectify(const Rectified& r, int64_t network, int64_t begin, int64_t end) {
+  int64_t i = begin;
+  for (; i + COLUMNS <= end; i += COLUMNS) rectify_columns<BESIDE, true>(r, network, i, 0);
+  for (; i + LANES <= end; i += LANES) rectify_columns<1, true>(r, network, i, 0);
+  if (i < end) rectify_columns<1, false>(r, network, i, end - i);
+}
+
 void rectify_gradient(const Rectified& r, int64_t network, int64_t begin, int64_t end) {
-  int64_t first = begin;
-  for (; first + LANES <= end; first += LANES) {
-    rectify_gradient_columns<true>(r, network, first, LANES);
-  }
-  if (first < end) rectify_gradient_columns<false>(r, network, first, end - first);
+  int64_t i = begin;
+  for (; i + COLUMNS <= end; i += COLUMNS) rectify_gradient_columns<BESIDE, true>(r, network, i, 0);
+  for (; i + LANES <= end; i += LANES) rectify_gradient_columns<1, true>(r, network, i, 0);
+  if (i < end) rectify_gradient_columns<1, false>(r, network, i, end - i);
 }
