@@ -32,8 +32,8 @@ FLAGS = [
     "-fno-rtti",
     "-fvisibility=hidden",
 ]
-# What only one file's functions may use. They say themselves where multiplications and additions are
-# fused: two compilations of the same kernel then give the same bits.
+# What only one file's functions may use. They say themselves where multiplications and additions
+# are fused: two compilations of the same kernel then give the same bits.
 SIMD = {
     "avx512": ["-mavx512f", "-mavx2", "-mfma", "-mbmi2", "-ffp-contract=off"],
     "avx2": ["-mavx2", "-mfma", "-mbmi2", "-ffp-contract=off"],
