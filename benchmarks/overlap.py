@@ -4,6 +4,8 @@
 
 Environment steps per second of three agents with HalfCheetah-v5's sizes: with and without the
 setting, of sampling alone and of learning alone. None can be faster than the slower of these two.
+Beside them, Gymnasium's `AsyncVectorEnv` alone, of as many environments as there are env runners:
+the most that an env runner with such environments could sample.
 `--updates` are gradient steps of every agent per environment step. With `--update-ms` the learner
 sleeps so long for each in place of computing: what overlaps then has no part in the CPUs' load.
 """
@@ -54,6 +56,20 @@ def sleep_for_updates(algo: CIKD, seconds: float) -> None:
     learner._sac_updates = sleep
 
 
+def speed_of(env: gym.vector.VectorEnv, steps: int) -> Callable[[], float]:
+    """Returns environment steps per second of so many steps in each, with one action for all."""
+    actions = np.zeros(env.action_space.shape, np.float32)
+    env.reset(seed=0)
+
+    def run() -> float:
+        start = time.perf_counter()
+        for _ in range(steps):
+            env.step(actions)
+        return env.num_envs * steps / (time.perf_counter() - start)
+
+    return run
+
+
 def contenders(algo: CIKD, calls: int) -> dict[str, Callable[[], float]]:
     """Each returns environment steps per second of so many calls, after one more."""
     settings = {}
@@ -87,6 +103,10 @@ def main() -> None:
     args = measure.arguments(
         __doc__, step_ms=20.0, updates=1.0, update_ms=0.0, runners=[1, 2, 4], fragment=25, rounds=3
     )
+    bare = {  # before Ray starts: their processes are forked
+        n: gym.vector.AsyncVectorEnv([lambda: SlowEnv({"seconds": args.step_ms / 1e3})] * n)
+        for n in args.runners
+    }
     ray.init(num_cpus=max(args.runners) + 1, include_dashboard=False, logging_level="ERROR")
     report = {}
     for runners in args.runners:
@@ -97,8 +117,11 @@ def main() -> None:
         algo = config.build_algo()
         if args.update_ms:
             sleep_for_updates(algo, args.update_ms / 1e3)
-        figures = measure.take_turns(contenders(algo, max(2, 4 // runners)), args.rounds)
+        those = contenders(algo, max(2, 4 // runners))
+        those["bare"] = speed_of(bare[runners], 2 * args.fragment)
+        figures = measure.take_turns(those, args.rounds)
         algo.stop()
+        bare[runners].close()
         m = measure.medians(figures)
         slower = min("sampling", "learning", key=lambda name: m[name])
         shares = {name: measure.ratio(figures, name, slower) for name in ("in turns", "at once")}
@@ -106,7 +129,8 @@ def main() -> None:
             f"{runners} env runners, {args.step_ms:g} ms a step, env steps/s: sampling alone "
             f"{m['sampling']:.0f}, learning alone {m['learning']:.0f}, in turns "
             f"{m['in turns']:.0f}, at once {m['at once']:.0f}; of {slower} alone: in turns "
-            f"{shares['in turns']:.0%}, at once {shares['at once']:.0%}"
+            f"{shares['in turns']:.0%}, at once {shares['at once']:.0%}; AsyncVectorEnv alone "
+            f"{m['bare']:.0f}"
         )
         report[runners] = {"median": m, "rounds": figures}
     names = ("step_ms", "updates", "update_ms", "fragment")

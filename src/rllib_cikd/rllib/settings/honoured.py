@@ -130,7 +130,8 @@ SAMPLING: dict[str, Kind] = {
     "num_envs_per_env_runner": Integer(at_least=1, at_most=100_000),
     "gym_env_vectorize_mode": Choice(
         ("sync", VectorizeMode.SYNC),
-        "the environments of one env runner take turns; use more `num_env_runners`",
+        "the environments of one env runner take turns; use more `num_env_runners`, which step at "
+        "the same time",
     ),
     "num_cpus_per_env_runner": Number(at_least=0, at_most=10_000),
     "custom_resources_per_env_runner": _RESOURCES,
