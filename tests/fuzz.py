@@ -63,6 +63,7 @@ FOLDERS = ["model_config", "replay_buffer_config", "evaluation_config", "env_con
 NESTED_KEYS = [
     "fcnet_hiddens",
     "fcnet_activation",
+    "batch_norm",
     "capacity",
     "type",
     "explore",

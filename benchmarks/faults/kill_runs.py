@@ -1,8 +1,9 @@
 """Kills real runs at random moments and resumes them until they end; counts what was lost.
 
 python benchmarks/faults/kill_runs.py [--signal KILL|TERM|INT] [--times 10] [--checkpoint-freq 1]
+                                      [--batch-norm]
 
-Each run has 30 iterations of 200 steps. Runs are killed `--times` times in all, over as many of
+Each run has 30 iterations of 200 steps; with `--batch-norm` its members are CrossQ agents. Runs are killed `--times` times in all, over as many of
 them as that takes; with SIGKILL every other time all of Ray's processes with it, as when a machine
 goes down. Counted are: checkpoints that are damaged but not known as such, resumed runs that did
 not go on from the newest whole checkpoint, and runs that came to their end with each iteration once
@@ -42,7 +43,7 @@ killed:
     distillation_interval: 400
     distillation_updates: 3
     replay_buffer_config: {capacity: 20000}
-    model_config: {fcnet_hiddens: [16, 16]}
+    model_config: {fcnet_hiddens: [16, 16]%s}
     min_sample_timesteps_per_iteration: 200
     seed: 0
 """
@@ -96,13 +97,15 @@ def main() -> None:
     parser.add_argument("--signal", choices=["KILL", "TERM", "INT"], default="KILL")
     parser.add_argument("--times", type=int, default=10)
     parser.add_argument("--checkpoint-freq", default="1")
+    parser.add_argument("--batch-norm", action="store_true")
     args = parser.parse_args()
     number = getattr(signal, f"SIG{args.signal}")
+    experiment = EXPERIMENT % (", batch_norm: true" if args.batch_norm else "")
     draw = random.Random(0)
     counts: collections.Counter[str] = collections.Counter()
     while counts["killed"] < args.times:
         folder = Path(tempfile.mkdtemp())
-        (folder / "killed.yaml").write_text(EXPERIMENT)
+        (folder / "killed.yaml").write_text(experiment)
         resumes = [sys.executable, "-m", "rllib_command", "train", "file", "killed.yaml"]
         resumes += ["--storage-path", "results", "--resume"]
         command = [*resumes[:-1], "--checkpoint-freq", args.checkpoint_freq]
