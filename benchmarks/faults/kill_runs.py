@@ -3,11 +3,11 @@
 python benchmarks/faults/kill_runs.py [--signal KILL|TERM|INT] [--times 10] [--checkpoint-freq 1]
                                       [--batch-norm]
 
-Each run has 30 iterations of 200 steps; with `--batch-norm` its members are CrossQ agents. Runs are killed `--times` times in all, over as many of
-them as that takes; with SIGKILL every other time all of Ray's processes with it, as when a machine
-goes down. Counted are: checkpoints that are damaged but not known as such, resumed runs that did
-not go on from the newest whole checkpoint, and runs that came to their end with each iteration once
-in `result.json` and `progress.csv`.
+Each run has 30 iterations of 200 steps; with `--batch-norm` its members are CrossQ agents. Runs are
+killed `--times` times in all, over as many of them as that takes; with SIGKILL every other time all
+of Ray's processes with it, as when a machine goes down. Counted are: checkpoints that are damaged
+but not known as such, resumed runs that did not go on from the newest whole checkpoint, and runs
+that came to their end with each iteration once in `result.json` and `progress.csv`.
 """
 
 from __future__ import annotations
