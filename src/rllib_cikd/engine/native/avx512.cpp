@@ -12,7 +12,7 @@ namespace {
 struct V {
   using T = __m512;
   static constexpr const char* NAME = "AVX-512";
-  static constexpr int LANES = 16, VECTORS = 2, MAX_ROWS = 12;
+  static constexpr int LANES = 16, VECTORS = 2, MAX_ROWS = 8;
 
   static __mmask16 first(int64_t n) {
     return n >= LANES ? 0xffff : n <= 0 ? 0 : static_cast<__mmask16>((1u << n) - 1);
