@@ -111,6 +111,16 @@ def test_sample_gradcheck():
 # ---------------------------------------------------------------- SAC's losses
 
 
+@pytest.fixture(params=[torch.float64, torch.float32], ids=["plain", "native"])
+def dtype(request) -> torch.dtype:
+    """What PyTorch's operations compute, and what the native library does where it is there."""
+    return request.param
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    return 1e-12 if dtype == torch.float64 else 2e-6
+
+
 def test_td_target_by_hand():
     """A termination, a truncation and an ordinary step, with γ = 0.9 and α = 0.5.
 
@@ -128,7 +138,8 @@ def test_td_target_by_hand():
     torch.testing.assert_close(target, torch.tensor([[1.0, 5.15, -1.9]]))
 
 
-def test_td_target_equals_numpy_with_a_temperature_for_each_member():
+def test_td_target_equals_numpy_with_a_temperature_for_each_member(dtype):
+    """Also of rewards and discounts that lie apart, as in the rows of a replay buffer."""
     rng = np.random.default_rng(0)
     r, discount, logp = (rng.normal(size=(K, B)) for _ in range(3))
     q, alpha = rng.normal(size=(2, K, B)), rng.uniform(0.1, 2.0, size=(K, 1))
@@ -136,33 +147,58 @@ def test_td_target_equals_numpy_with_a_temperature_for_each_member():
         [r[k, b] + discount[k, b] * (min(q[:, k, b]) - alpha[k, 0] * logp[k, b]) for b in range(B)]
         for k in range(K)
     ]
-    target = losses.td_target(*map(torch.from_numpy, (r, discount, q, logp, alpha)))
-    np.testing.assert_allclose(target.numpy(), expected, rtol=1e-12)
+    tensors = [torch.from_numpy(x).to(dtype) for x in (r, discount, q, logp, alpha)]
+    limits = {"rtol": _tolerance(dtype), "atol": _tolerance(dtype)}
+    np.testing.assert_allclose(losses.td_target(*tensors).numpy(), expected, **limits)
+    rows = torch.stack([torch.zeros(K, B), *tensors[:2]], -1).to(dtype)
+    target = losses.td_target(rows[..., 1], rows[..., 2], *tensors[2:])
+    np.testing.assert_allclose(target.numpy(), expected, **limits)
 
 
-def test_critic_loss_and_gradient_equal_numpy():
+def test_critic_loss_and_gradient_equal_numpy(dtype):
     """½ mean (q_j - y)^2, summed over the twins; its gradient is (q_j - y) / B."""
-    q, y = _randn(2, K, B, seed=1).requires_grad_(), _randn(K, B, seed=2)
+    q, y = _randn(2, K, B, seed=1).to(dtype).requires_grad_(), _randn(K, B, seed=2).to(dtype)
     loss = losses.critic_loss(q, y)
     q_np, y_np = q.detach().numpy(), y.numpy()
     expected = [sum(0.5 * np.mean((q_np[j, k] - y_np[k]) ** 2) for j in range(2)) for k in range(K)]
-    np.testing.assert_allclose(loss.value.numpy(), expected, rtol=1e-12)
+    np.testing.assert_allclose(loss.value.numpy(), expected, rtol=_tolerance(dtype))
     _backward(loss)
-    np.testing.assert_allclose(q.grad.numpy(), (q_np - y_np) / B, rtol=1e-12)
+    np.testing.assert_allclose(q.grad.numpy(), (q_np - y_np) / B, rtol=_tolerance(dtype))
 
 
-def test_actor_loss_and_gradient_equal_numpy():
+def test_actor_loss_and_gradient_equal_numpy(dtype):
     """mean (α log π - min_j q_j); its gradient is α / B, and -1 / B at the lower twin."""
-    logp, q = _randn(K, B, seed=1).requires_grad_(), _randn(2, K, B, seed=2).requires_grad_()
-    alpha = torch.tensor([[0.1], [1.0], [3.0]], **F64)
+    logp, q = (_randn(*shape, seed=len(shape)).to(dtype) for shape in ((K, B), (2, K, B)))
+    logp, q = logp.requires_grad_(), q.requires_grad_()
+    alpha = torch.tensor([[0.1], [1.0], [3.0]], dtype=dtype)
     loss = losses.actor_loss(logp, q, alpha)
     logp_np, q_np, alpha_np = logp.detach().numpy(), q.detach().numpy(), alpha.numpy()
     expected = np.mean(alpha_np * logp_np - q_np.min(axis=0), axis=1)
-    np.testing.assert_allclose(loss.value.numpy(), expected, rtol=1e-12)
+    np.testing.assert_allclose(loss.value.numpy(), expected, rtol=_tolerance(dtype))
     _backward(loss)
-    np.testing.assert_allclose(logp.grad.numpy(), np.broadcast_to(alpha_np / B, (K, B)))
+    grad_logp = np.broadcast_to(alpha_np / B, (K, B))
+    np.testing.assert_allclose(logp.grad.numpy(), grad_logp, rtol=_tolerance(dtype))
     lower = q_np == q_np.min(axis=0)
-    np.testing.assert_allclose(q.grad.numpy(), np.where(lower, -1 / B, 0.0))
+    np.testing.assert_allclose(q.grad.numpy(), np.where(lower, -1 / B, 0.0), rtol=_tolerance(dtype))
+
+
+def test_of_equal_critics_the_first_has_the_gradient(dtype):
+    q = torch.ones(2, K, B, dtype=dtype)
+    loss = losses.actor_loss(torch.zeros(K, B, dtype=dtype), q, torch.ones(K, 1, dtype=dtype))
+    torch.testing.assert_close(loss.gradients[1][0], torch.full((K, B), -1 / B, dtype=dtype))
+    assert not loss.gradients[1][1].any()
+
+
+@pytest.mark.parametrize("twin", [0, 1])
+def test_what_is_not_a_number_stays_so(dtype, twin):
+    """Of one member, whichever of its critics: the others' values are theirs."""
+    q, ones = torch.ones(2, K, B, dtype=dtype), torch.ones(K, B, dtype=dtype)
+    q[twin, 1, 3] = math.nan
+    alpha = torch.ones(K, 1, dtype=dtype)
+    target = losses.td_target(ones, ones, q, ones, alpha)
+    assert target.isnan().nonzero().tolist() == [[1, 3]]
+    for loss in (losses.critic_loss(q, ones), losses.actor_loss(ones, q, alpha)):
+        assert loss.value.isnan().tolist() == [False, True, False]
 
 
 def test_temperature_loss_and_gradient_equal_numpy():

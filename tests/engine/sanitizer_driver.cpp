@@ -145,6 +145,18 @@ void fold(int64_t networks, int64_t in, int64_t out, int64_t threads) {
   engine_fold_gradient(networks, in, out, addresses, 1e-5f, folded.data(), wanted, threads);
 }
 
+// SAC's losses, whose last numbers end with the memory.
+void losses(int64_t n, int64_t rows) {
+  std::mt19937 rng(5);
+  const Floats apart = random_floats(rng, 3 * n * rows - 2), q = random_floats(rng, 2 * n * rows);
+  const Floats some = random_floats(rng, n * rows), alpha = random_floats(rng, n);
+  Floats target(some.size()), value(alpha.size()), grad_q(q.size());
+  engine_td_target(n, rows, apart.data(), 3 * rows, 3, some.data(), rows, 1, q.data(), some.data(),
+                   alpha.data(), target.data());
+  engine_critic_loss(n, rows, q.data(), target.data(), value.data(), grad_q.data());
+  engine_actor_loss(n, rows, target.data(), q.data(), alpha.data(), value.data(), grad_q.data());
+}
+
 }  // namespace
 
 int main(int, char** arguments) {
@@ -165,6 +177,7 @@ int main(int, char** arguments) {
     }
     for (int64_t size : {1, 15, 16, 17, 100, 200001}) optimise(size, 3);
     for (int i = 0; i < cases; i++) rectify(up_to(4), up_to(300), up_to(300), up_to(4));
+    for (int i = 0; i < cases; i++) losses(up_to(4), up_to(300));
     for (int i = 0; i < cases; i++) fold(up_to(4), up_to(300), up_to(300), up_to(4));
     for (int i = 0; i < cases; i++) sample(up_to(4), up_to(300), up_to(i % 3 ? 20 : 1500));
 

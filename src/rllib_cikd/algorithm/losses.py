@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from rllib_cikd.algorithm.perceptron import LOG_STD_MAX, LOG_STD_MIN
+from rllib_cikd.engine import native, native_losses
 from rllib_cikd.engine.squashed_gaussian import SquashedGaussian
 
 
@@ -81,6 +82,8 @@ def td_target(
     _check_shape("discounts", discounts, rewards.shape)
     _check_shape("next_log_probs", next_log_probs, rewards.shape)
     _check_shape("alpha", alpha, (rewards.shape[0], 1))
+    if native.computes(next_q):
+        return native_losses.td_target(rewards, discounts, next_q, next_log_probs, alpha)
     soft_value = torch.minimum(next_q[0], next_q[1]) - alpha * next_log_probs
     return rewards + discounts * soft_value
 
@@ -94,6 +97,9 @@ def critic_loss(q: Tensor, target: Tensor) -> Loss:
         target: What they should be, `[K, B]`, held fixed.
     """
     _check_shape("q", q, (2, *target.shape))
+    if native.computes(q):
+        value, by_q = native_losses.critic_loss(q, target)
+        return Loss(value, [q], [by_q])
     error = q - target
     return Loss(0.5 * error.square().mean(-1).sum(0), [q], [error / q.shape[-1]])
 
@@ -110,10 +116,13 @@ def actor_loss(log_probs: Tensor, q: Tensor, alpha: Tensor) -> Loss:
     """
     _check_shape("q", q, (2, *log_probs.shape))
     _check_shape("alpha", alpha, (log_probs.shape[0], 1))
-    value = (alpha * log_probs - torch.minimum(q[0], q[1])).mean(-1)
-    first = q[0] <= q[1]
-    by_q = torch.stack([first, ~first]) * (-1.0 / q.shape[-1])
     by_log_probs = (alpha / q.shape[-1]).expand_as(log_probs)
+    if native.computes(q):
+        value, by_q = native_losses.actor_loss(log_probs, q, alpha)
+    else:
+        value = (alpha * log_probs - torch.minimum(q[0], q[1])).mean(-1)
+        first = q[0] <= q[1]
+        by_q = torch.stack([first, ~first]).to(q.dtype) * (-1.0 / q.shape[-1])
     return Loss(value, [log_probs, q], [by_log_probs, by_q])
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 
 #: Of the functions below, as the library has it (`native/api.h`).
-_INTERFACE = 3
+_INTERFACE = 4
 
 _SIMD = ("avx512", "avx2", "baseline")
 
@@ -49,6 +49,12 @@ _FUNCTIONS = {
         None,
         [*[Integer] * 3, _Address, *[_Float] * 2, _Address, *[Integer] * 2, *[_Address] * 3],
     ),
+    "engine_td_target": (
+        None,
+        [*[Integer] * 2, *[_Address, Integer, Integer] * 2, *[_Address] * 4],
+    ),
+    "engine_critic_loss": (None, [*[Integer] * 2, *[_Address] * 4]),
+    "engine_actor_loss": (None, [*[Integer] * 2, *[_Address] * 5]),
     "engine_sample_gradient": (None, [*[Integer] * 2, _Address, *[_Float] * 2, *[_Address] * 5]),
 }
 

@@ -88,3 +88,20 @@ ENGINE_API void engine_sample_gradient(int64_t rows, int64_t width, const float*
                                        float high, const float* actions, const float* deviations,
                                        const float* grad_actions, const float* grad_log_densities,
                                        float* grad_output);
+
+// r + discount (min of both q - alpha log-density), [n, rows], in its order of arguments; q [2, n,
+// rows], alpha [n]. Rewards and discounts, their batches and rows, are so many floats apart.
+ENGINE_API void engine_td_target(int64_t n, int64_t rows, const float* rewards,
+                                 int64_t reward_batch, int64_t reward_row, const float* discounts,
+                                 int64_t discount_batch, int64_t discount_row, const float* q,
+                                 const float* log_densities, const float* alpha, float* target);
+
+// The value of each network's loss, [n]: half the mean of (q - target)^2, summed over both q [2, n,
+// rows]; and its gradient by q.
+ENGINE_API void engine_critic_loss(int64_t n, int64_t rows, const float* q, const float* target,
+                                   float* value, float* grad_q);
+
+// The value, [n]: the mean of alpha log-density - min of both q; and its gradient by q [2, n, rows].
+// The one by a log-density is alpha / rows.
+ENGINE_API void engine_actor_loss(int64_t n, int64_t rows, const float* log_densities,
+                                  const float* q, const float* alpha, float* value, float* grad_q);

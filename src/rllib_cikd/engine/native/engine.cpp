@@ -379,7 +379,7 @@ void engine_fold_gradient(int64_t networks, int64_t in, int64_t out, const float
   run_pieces(f, kernels->fold_gradient, in, networks * in * out, threads);
 }
 
-int engine_interface() { return 3; }
+int engine_interface() { return 4; }
 
 void engine_sample(int64_t batches, int64_t rows, int64_t width, const float* output, float low,
                    float high, const float* noise, int64_t noise_batch, int64_t noise_row,
