@@ -98,12 +98,20 @@ class PlainCrossQ:
         self.optimizers[name].step()
 
 
+class _BatchNorm(nn.BatchNorm1d):
+    """PyTorch's, whose first minibatch sets the running statistics."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.momentum = 1.0 if self.num_batches_tracked == 0 else 0.01
+        return super().forward(x)
+
+
 def _plain(module: SACModule, name: str) -> nn.Sequential:
     """A network of the module by PyTorch's own layers."""
     layers: list[nn.Module] = []
     for layer in getattr(module, name):
         if isinstance(layer, RunningNorm):
-            layers.append(nn.BatchNorm1d(len(layer.mean), momentum=0.01))
+            layers.append(_BatchNorm(len(layer.mean)))
         elif isinstance(layer, nn.Linear):
             linear = nn.Linear(layer.in_features, layer.out_features)
             linear.load_state_dict(layer.state_dict())

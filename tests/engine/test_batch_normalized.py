@@ -113,6 +113,44 @@ def _close(mine: Tensor, true: Tensor) -> None:
     torch.testing.assert_close(mine.double() / size, true / size, rtol=0, atol=error)
 
 
+def test_the_first_minibatch_sets_the_running_statistics(engine):
+    """Of new networks; those of others move by a hundredth of the way."""
+    torch.manual_seed(0)
+    new = perceptron(3, [8], 2, "relu", "batch")
+    networks = [new, *_networks(1, [3, 8, 2])]
+    networks = [network.to(_type_of(engine)) for network in networks]
+    before = [layer.mean.clone() for layer in networks[1] if isinstance(layer, RunningNorm)]
+    stack = BatchNormalizedPerceptrons.adopt(networks, "relu", trainable=True)
+    x = torch.randn(2, 50, 3, dtype=_type_of(engine)) * 7 + 100
+    for _ in range(2):  # the second time it has seen them
+        stack.learning(x)
+        torch.testing.assert_close(new[0].mean, x[0].mean(0))
+        torch.testing.assert_close(new[0].variance, x[0].var(0))
+    hidden = new[1](new[0](x[0])).relu()
+    torch.testing.assert_close(new[3].mean, hidden.mean(0), rtol=1e-2, atol=1e-2)
+    moved = before[0] + (1 - 0.99**2) * (x[1].mean(0) - before[0])
+    torch.testing.assert_close(networks[1][0].mean, moved)
+
+
+def test_inputs_far_from_0_keep_their_digits(engine):
+    """Also one that is constant: learning, by the running statistics, and in each network alone."""
+    torch.manual_seed(0)
+    networks = [network.to(_type_of(engine)) for network in _networks(2, [4, 16, 3])]
+    for network in networks:
+        network[0].mean.zero_()
+        network[0].variance.fill_(1.0)
+    references = [_reference(network).train() for network in networks]
+    stack = BatchNormalizedPerceptrons.adopt(networks, "relu", trainable=True)
+    x = torch.randn(1, 64, 4, dtype=_type_of(engine))
+    x[..., 0], x[..., 1] = 1e4, x[..., 1] + 1e3
+    y = stack.learning(x)
+    expected = torch.stack([reference(x[0].double()) for reference in references])
+    error, limit = (y.double() - expected).abs().max(), 1e-3 * expected.std()
+    assert error < limit
+    for k, network in enumerate(networks):
+        torch.testing.assert_close(stack(x)[k], network(x[0]), rtol=1e-3, atol=limit.item())
+
+
 def test_frozen_networks_pass_the_gradient_to_their_inputs_alone(engine):
     torch.manual_seed(0)
     networks = [network.to(_type_of(engine)) for network in _networks(4, [5, 16, 8, 2])]

@@ -125,32 +125,63 @@ class BatchNormalizedPerceptrons(StackedPerceptrons):
 
     def _compute(self, x: Tensor, parameters: Tensor) -> Tensor:
         """By the running statistics, which are part of the weights then."""
+        x = x.repeat(len(self) // len(x), 1, 1) - self.means[0]
         if self._native_shape is not None and self._is_natives(x):
             return super()._compute(x, _Folded.apply(parameters, self))
         weights, biases = zip(*(_fold(layer) for layer in self._layers(parameters)), strict=True)
         return self._plain(x, weights, biases)
 
     def _layers(self, parameters: Tensor) -> list[tuple[Tensor, ...]]:
-        """Of each layer weights, biases, gains, offsets, means and variances."""
-        return list(zip(*self.by_kind(parameters), self.means, self.variances, strict=True))
+        """Of each layer weights, biases, gains, offsets, means and variances.
+
+        The first layer's inputs have come without their mean: as part of the biases, that of inputs
+        which hardly vary would cost float32 all digits.
+        """
+        means = [torch.zeros_like(self.means[0]), *self.means[1:]]
+        return list(zip(*self.by_kind(parameters), means, self.variances, strict=True))
 
     def learning(self, x: Tensor) -> Tensor:
         """As a call, by the statistics of `x` over its B rows; the running ones move to them."""
         self._check(x, self.parameters)
+        mean = x.mean(1, keepdim=True)
+        x, follow = x - mean, _Follow(self, x.shape[1])
+        # Networks that share an input have the same statistics of it.
+        variance = x.square().mean(1, keepdim=True).repeat(len(self) // len(x), 1, 1)
+        follow(0, mean.repeat(len(self) // len(x), 1, 1), variance)
         if self.activation == "relu" and self._is_natives(x):
-            return _Learning.apply(x, self.parameters, self)
-        copies = len(self) // len(x)  # networks that share an input
-        for place, (*parameters, running_mean, running_variance) in enumerate(
-            self._layers(self.parameters)
-        ):
+            return _Learning.apply(x, variance, self.parameters, self, follow)
+        mean = torch.zeros_like(variance)
+        for place, layer in enumerate(zip(*self.by_kind(self.parameters), strict=True)):
             if place > 0:
                 x = ACTIVATIONS[self.activation][1](x)
-            variance, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
-            if place == 0:
-                mean, variance = mean.repeat(copies, 1, 1), variance.repeat(copies, 1, 1)
-            _follow(running_mean, running_variance, mean.detach(), variance.detach(), x.shape[1])
-            x = linear(x, *_fold((*parameters, mean, variance)))
+                variance, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
+                follow(place, mean, variance)
+            x = linear(x, *_fold((*layer, mean, variance)))
         return x
+
+
+class _Follow:
+    """Moves running statistics to those of a minibatch; the first one sets them.
+
+    Else a network would be wrong at first by as much as its inputs are far from 0, and where they
+    hardly vary by a multiple of that.
+
+    Args:
+        stack: Whose statistics they are.
+        rows: B, of the minibatch.
+    """
+
+    def __init__(self, stack: BatchNormalizedPerceptrons, rows: int):
+        mean, variance = stack.means[0], stack.variances[0]
+        new = (mean == 0.0).all(-1, keepdim=True) & (variance == 1.0).all(-1, keepdim=True)
+        self._share = torch.full_like(mean[..., :1], MOMENTUM).masked_fill_(new, 1.0)
+        self._stack, self._unbiased = stack, rows / max(1, rows - 1)
+
+    @torch.no_grad()
+    def __call__(self, place: int, mean: Tensor, variance: Tensor) -> None:
+        """To mean and variance, the latter with bias, of a layer's inputs."""
+        self._stack.means[place].lerp_(mean, self._share)
+        self._stack.variances[place].lerp_(variance * self._unbiased, self._share)
 
 
 class _Folded(torch.autograd.Function):
@@ -185,22 +216,25 @@ def _parts(folded: Tensor, layers: Sequence[tuple[Tensor, ...]]) -> Sequence[Ten
 class _Learning(torch.autograd.Function):
     """Perceptrons with ReLU by the statistics of their minibatch, by the native engine.
 
-    Layer by layer: statistics of the inputs x, the layer that they fold into, its outputs z.
+    Layer by layer: statistics of the inputs x, the layer that they fold into, its outputs z. The
+    first inputs have mean 0 and this variance.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, parameters: Tensor, stack: BatchNormalizedPerceptrons
+        ctx: Any,
+        x: Tensor,
+        variance: Tensor,
+        parameters: Tensor,
+        stack: BatchNormalizedPerceptrons,
+        follow: _Follow,
     ) -> Tensor:
-        copies, ctx.passes, ctx.stack = len(stack) // len(x), [], stack
-        z = x
-        for place, (*layer, running_mean, running_variance) in enumerate(stack._layers(parameters)):
-            if place == 0:
-                variance, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
-                mean, variance = mean.repeat(copies, 1, 1), variance.repeat(copies, 1, 1)
-            else:
+        ctx.passes, ctx.stack = [], stack
+        z, mean = x, torch.zeros_like(variance)
+        for place, layer in enumerate(zip(*stack.by_kind(parameters), strict=True)):
+            if place > 0:
                 x, mean, variance = native_normalization.rectify(z)
-            _follow(running_mean, running_variance, mean, variance, x.shape[1])
+                follow(place, mean, variance)
             weight = layer[0]
             folded = torch.empty(weight.numel() + layer[1].numel())
             native_normalization.fold([*layer, mean, variance], EPSILON, folded)
@@ -212,38 +246,31 @@ class _Learning(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (parameters,) = ctx.saved_tensors
-        stack, gradient, grad_z = ctx.stack, torch.empty_like(parameters), grads[0]
-        layers = [layer[:4] for layer in stack._layers(parameters)]
-        kinds = list(zip(*stack.by_kind(gradient), strict=True))
+        gradient, grad_z = torch.empty_like(parameters), grads[0]
+        layers, gradients = (
+            list(zip(*ctx.stack.by_kind(values), strict=True)) for values in (parameters, gradient)
+        )
         for place in reversed(range(len(layers))):
             x, mean, variance, folded, kept = ctx.passes.pop()
             needs_x = place > 0 or ctx.needs_input_grad[0]
             grad_x, grad_folded = native.backward(kept, folded, grad_z, needs_x, True)
             assert grad_folded is not None
-            statistics = torch.empty_like(mean), torch.empty_like(variance)
+            by_mean, by_variance = torch.empty_like(mean), torch.empty_like(variance)
             native_normalization.fold_gradient(
-                [*layers[place], mean, variance], EPSILON, grad_folded, (*kinds[place], *statistics)
+                [*layers[place], mean, variance],
+                EPSILON,
+                grad_folded,
+                (*gradients[place], by_mean, by_variance),
             )
-            if grad_x is None:
-                return None, gradient, None
-            # What mean and variance add to the gradient of x: scale · x + shift.
-            scale = statistics[1] * (2.0 / x.shape[1])
-            shift = statistics[0] / x.shape[1] - scale * mean
             if place > 0:
+                assert grad_x is not None
+                # What mean and variance add to the gradient of x: scale · x + shift.
+                scale = by_variance * (2.0 / x.shape[1])
+                shift = by_mean / x.shape[1] - scale * mean
                 grad_z = native_normalization.rectify_gradient(x, grad_x, scale, shift)
-        # Networks that share an input had the same statistics of it.
-        scale, shift = (part.view(-1, *x.shape[::2]).sum(0)[:, None] for part in (scale, shift))
-        return torch.addcmul(grad_x + shift, x, scale), gradient, None
-
-
-def _follow(
-    running_mean: Tensor, running_variance: Tensor, mean: Tensor, variance: Tensor, rows: int
-) -> None:
-    """The running statistics move to those of a minibatch, the variance without bias."""
-    running_mean.lerp_(mean, MOMENTUM)
-    running_variance.lerp_(variance * (rows / max(1, rows - 1)), MOMENTUM)
+        return grad_x, by_variance, gradient, None, None
 
 
 def _fold(layer: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
