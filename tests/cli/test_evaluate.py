@@ -41,10 +41,18 @@ def test_every_option_reaches_the_evaluation(run_main, monkeypatch):
 def test_a_place_for_the_figures_that_cannot_be(run_main, tmp_path):
     """Said before anything is played."""
     (tmp_path / "file").touch()
-    out = tmp_path / "file" / "figures.json"
-    exit_code, stdout, stderr = run_main("evaluate", tmp_path / "x", "--out", out)
-    assert (exit_code, stdout) == (2, "")
-    assert re.search(rf"--out {out}: .+\. Give another file\.", stderr)
+    for out in (tmp_path / "file" / "figures.json", tmp_path):
+        exit_code, stdout, stderr = run_main("evaluate", tmp_path / "x", "--out", out)
+        assert (exit_code, stdout) == (2, "")
+        assert re.search(rf"--out {out}: .+\. Give another file\.", stderr)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_place_for_films_that_cannot_be(run_main, tmp_path):
+    (tmp_path / "file").touch()
+    exit_code, _, stderr = run_main("evaluate", tmp_path / "x", "--video", tmp_path / "file")
+    assert exit_code == 2
+    assert f"--video {tmp_path / 'file'}: File exists. Give a folder" in stderr
 
 
 def test_a_disk_that_cannot_be_used_is_one_line(run_main, monkeypatch):

@@ -18,6 +18,13 @@ def test_what_is_written_can_be_read_and_nothing_else_is_left(tmp_path, content)
     assert os.listdir(path.parent) == ["figures.csv"]
 
 
+def test_a_folder_in_its_place_is_left_alone(tmp_path):
+    (tmp_path / "figures.csv").mkdir()
+    with pytest.raises(OSError, match=r"figures\.csv"):
+        write_whole(tmp_path / "figures.csv", "new")
+    assert os.listdir(tmp_path) == ["figures.csv"]
+
+
 def test_a_file_is_replaced(tmp_path):
     path = tmp_path / "figures.csv"
     write_whole(path, "old and long")

@@ -35,6 +35,7 @@ def test_classic_and_nested_keys(stop, flat):
         ("timesteps_total", "time_steps_total", "'time_steps_total' is not reported"),
         ("timesteps_total", "env_runners/episode_retrun_mean", "env_runners/episode_return_mean"),
         ("timesteps_total", "evaluation/episode_reward_mean", "Set `evaluation_interval`"),
+        ("{timesteps_total: 1000}", "{timesteps_total: -5}", "lifetime is -5, where every run beg"),
     ],
 )
 def test_what_would_never_stop_a_trial(load, minimal, old, new, words):
@@ -102,3 +103,15 @@ def test_of_other_algorithms_ray_finds_top_level_scores_only(load):
     assert experiment.checkpoint_config.checkpoint_score_attribute == "time_total_s"
     with pytest.raises(CommandError, match="for PPO it would keep the last checkpoints"):
         load(text.format("env_runners/episode_return_mean"))
+
+
+@pytest.mark.parametrize(("steps", "notes"), [(100, 1), (101, 0)])
+def test_a_run_that_ends_before_it_learns_is_told_of(load, minimal, steps, notes):
+    text = minimal.replace("1000}", f"{steps}}}").replace("actor_lr: 1e-4", "random_steps: 100")
+    (experiment,) = load(text)
+    assert len(experiment.notes) == notes
+    for note in experiment.notes:
+        assert note == (
+            "it ends at 100 environment steps, and learning begins after 100 (`random_steps`): "
+            "nothing is learned."
+        )

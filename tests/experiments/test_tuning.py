@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from ray.tune.schedulers import SCHEDULER_IMPORT, AsyncHyperBandScheduler
 from ray.tune.search import SEARCH_ALG_IMPORT
@@ -66,6 +68,16 @@ def test_a_population_is_in_step_and_keeps_more_checkpoints(load):
     assert experiment.tuning.scheduler._synch is False
 
 
+def test_a_population_stays_within_the_ranges_it_is_drawn_from(load):
+    """PBT multiplies by 1.2 or 0.8, whatever the range."""
+    ranges = "{gamma: {tune.uniform: [0.9, 1]}, policy_delay: {tune.randint: [2, 4]}}"
+    (experiment,) = load(text(PBT % ranges))
+    explore = experiment.tuning.scheduler._custom_explore_fn
+    found = explore({"gamma": 1.188, "policy_delay": 5, "actor_lr": 9.0})
+    assert found == {"gamma": math.nextafter(1.0, 0.0), "policy_delay": 3, "actor_lr": 9.0}
+    assert explore({"gamma": 0.79, "policy_delay": 1}) == {"gamma": 0.9, "policy_delay": 2}
+
+
 @pytest.mark.parametrize(
     ("more", "actor_lr", "words"),
     [
@@ -93,7 +105,10 @@ def test_a_population_is_in_step_and_keeps_more_checkpoints(load):
         (PBT % "{}", "1", "Name the settings that it may change"),
         (PBT % "{actor_lrr: [1]}", "1", "`scheduler`: .* Did you mean 'actor_lr'"),
         (PBT % "{actor_lr: [1e-4, -1]}", "1", "actor_lr=-1: must be a number above 0"),
-        (PBT % "{model_config: {fcnet_hiddens: [[8]]}}", "1", "Set what is to be changed"),
+        (PBT % "{replay_buffer_config: {capacity: [8]}}", "1", "Set what is to be changed"),
+        (PBT % "{ensemble_size: [2, 3]}", "1", "ensemble_size cannot change while a run goes on"),
+        (PBT % "{adam_beta1: {tune.uniform: [0.5, 1.5]}}", "1", "adam_beta1=1.4999"),
+        (PBT % "{policy_delay: {tune.choice: [1, 0]}}", "1", "policy_delay=0: must be"),
         ((PBT % "{actor_lr: [1]}") + "; search_alg: optuna", DRAWN, "leave out `search_alg`"),
         (f"{METRIC}; search_alg: optuna", "1", "no setting in `config` is left to it"),
         (f"{METRIC}; search_alg: optuna", "{grid_search: [1]}", "takes no `grid_search`"),

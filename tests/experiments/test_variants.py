@@ -68,3 +68,10 @@ def test_own_variants_are_laid_over_the_packages(tmp_path):
     assert experiment.trial_configs[0]["actor_lr"] == 1e-4  # no text
     (experiment,) = load_experiments(file, variant="vanilla-sac")  # the package's, as it has none
     assert experiment.trial_configs[0]["ensemble_size"] == 1
+
+
+def test_only_lone_agents_set_the_number_of_members():
+    """A file's own `ensemble_size` is every ensemble's, so that they can be compared."""
+    for name, settings in yaml.safe_load((ROOT / VARIANTS_FILE).read_text()).items():
+        size = settings.get("ensemble_size")
+        assert size in ((1,) if name.startswith("vanilla") else (None, 2, 5)), name

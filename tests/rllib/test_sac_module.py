@@ -193,6 +193,37 @@ def test_inference_only_state_acts_the_same():
     assert torch.equal(runner.deterministic_actions(obs), module.deterministic_actions(obs))
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"hiddens": (16, 13)},
+        {"hiddens": (16,)},
+        {"hiddens": (16, 12, 12)},
+        {"batch_norm": True},
+        {"fcnet_activation": "tanh"},
+    ],
+)
+def test_weights_of_other_networks_are_refused(other, tmp_path):
+    """Nothing is loaded then; RLlib would load what has the same name."""
+    stored = _module(**other)
+    stored.save_to_path(tmp_path)
+    for inference_only in (False, True):
+        module = _module(inference_only=inference_only)
+        before = {name: value.copy() for name, value in module.get_state().items()}
+        with pytest.raises(ValueError, match=r"was .* in .*: networks keep their shapes"):
+            module.restore_from_path(tmp_path)
+        if "fcnet_activation" not in other:  # which is not in the weights
+            with pytest.raises(ValueError, match=r"weights are of other networks: .* has shape"):
+                module.set_state(stored.get_state())
+        for name, value in module.get_state().items():
+            np.testing.assert_array_equal(value, before[name])
+
+
+def test_a_member_that_learns_needs_its_critics():
+    with pytest.raises(ValueError, match="has shape none, as it is not there, expected"):
+        _module().set_state(_module().get_state(inference_only=True))
+
+
 # ---------------------------------------------------------------- initial weights
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -11,7 +12,11 @@ def write_whole(path: Path, content: str | bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.unfinished")
     unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(unfinished, path)
+    try:
+        os.replace(unfinished, path)
+    except OSError:
+        unfinished.unlink()
+        raise
 
 
 def check_writable(path: Path) -> None:
@@ -21,6 +26,8 @@ def check_writable(path: Path) -> None:
         OSError: If it cannot be done.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
     unfinished = path.with_name(f"{path.name}.unfinished")
     unfinished.touch()
     unfinished.unlink()

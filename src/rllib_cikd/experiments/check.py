@@ -12,9 +12,12 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.registry import ALGORITHMS
 from ray.tune.registry import ENV_CREATOR, TRAINABLE_CLASS, _global_registry, get_trainable_cls
 
+from rllib_cikd.algorithm.members import policy_ids
 from rllib_cikd.cikd import CIKD
 from rllib_cikd.common.errors import CommandError, did_you_mean
-from rllib_cikd.rllib.environment import create_env
+from rllib_cikd.rllib.action_map import OneHot
+from rllib_cikd.rllib.environment import make_task
+from rllib_cikd.rllib.settings.networks import check_actions
 
 # Keys that `AlgorithmConfig.update_from_dict` understands besides a config's own attributes.
 _SPECIAL_SETTINGS = (
@@ -89,32 +92,57 @@ def check_settings(algorithm: type[Algorithm], settings: dict[str, Any]) -> Algo
     return config
 
 
-def check_environments(algorithm: type[Algorithm], trial_configs: Sequence[dict[str, Any]]) -> None:
+def check_environments(
+    algorithm: type[Algorithm],
+    trial_configs: Sequence[dict[str, Any]],
+    configs: Sequence[AlgorithmConfig],
+) -> None:
     """Checks each of the environments once, so that a misspelt id does not wait for a trial.
 
+    Args:
+        algorithm: That of all trials.
+        trial_configs: Their settings.
+        configs: What `check_settings` made of each.
+
     Raises:
-        CommandError: If one is missing, or cannot be made.
+        CommandError: If one is missing, cannot be made, or has actions that members cannot learn.
     """
-    checked: list[tuple[Any, Any]] = []
-    for settings in trial_configs:
+    checked: list[tuple[Any, Any, bool]] = []  # and whether the actions are discrete
+    for settings, config in zip(trial_configs, configs, strict=True):
         env, env_config = settings.get("env"), settings.get("env_config")
-        if (env, env_config) in checked:
+        known = [discrete for e, c, discrete in checked if (e, c) == (env, env_config)]
+        if known:
+            _check_actions(config, known[0])
             continue
-        checked.append((env, env_config))
         if env is None:
             if "input" not in settings and "input_" not in settings:
                 raise CommandError("`env` is missing. Name the environment: `env: ...`.")
             continue
         try:
-            _check_environment(algorithm, env, env_config or {})
+            discrete = _check_environment(algorithm, env, env_config or {})
         except Exception as error:  # whatever a user's environment raises
             message = str(error) if str(env) in str(error) else f"env={env!r}: {error}"
             raise CommandError(message) from error
+        checked.append((env, env_config, discrete))
+        _check_actions(config, discrete)
 
 
-def _check_environment(algorithm: type[Algorithm], env: Any, env_config: dict[str, Any]) -> None:
+def _check_actions(config: AlgorithmConfig, discrete: bool) -> None:
+    if not issubclass(config.algo_class, CIKD):
+        return
+    try:
+        check_actions(config, policy_ids(config.ensemble_size), discrete)
+    except ValueError as error:
+        raise CommandError(f"config: {error}") from error
+
+
+def _check_environment(algorithm: type[Algorithm], env: Any, env_config: dict[str, Any]) -> bool:
+    """Whether its actions are discrete, for CIKD."""
     if issubclass(algorithm, CIKD):
         config = algorithm.get_default_config().environment(env, env_config=env_config)
-        create_env(config).close()
-    elif isinstance(env, str) and not _global_registry.contains(ENV_CREATOR, env):
+        task = make_task(config)
+        task.close()
+        return isinstance(task.actions.member_space, OneHot)
+    if isinstance(env, str) and not _global_registry.contains(ENV_CREATOR, env):
         gym.spec(env)  # other algorithms take environments of other kinds, made in other ways
+    return False

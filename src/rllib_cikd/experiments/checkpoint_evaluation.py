@@ -66,6 +66,13 @@ def evaluate(
             check_writable(Path(out))
         except OSError as error:
             raise CommandError(f"--out {out}: {error.strerror}. Give another file.") from error
+    if video_folder is not None:
+        try:
+            Path(video_folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CommandError(
+                f"--video {video_folder}: {error.strerror}. Give a folder, there or to be made."
+            ) from error
     exported = Path(checkpoint).expanduser()
     if is_exported(exported):
         if member not in ("all", "best") or video_folder is not None:

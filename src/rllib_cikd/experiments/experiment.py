@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.tune import Callback, CheckpointConfig
 from ray.tune.search.variant_generator import generate_variants
 
 from rllib_cikd.common.errors import CommandError
+from rllib_cikd.common.result_keys import STEPS
 from rllib_cikd.experiments.check import check_environments, check_settings, find_algorithm
 from rllib_cikd.experiments.loggers import build_loggers
 from rllib_cikd.experiments.read import read_experiments
@@ -23,6 +25,7 @@ from rllib_cikd.experiments.stop_criteria import (
     check_stop,
     flatten_stop,
     modern_key,
+    note_of_no_learning,
 )
 from rllib_cikd.experiments.tuning import Tuning, check_tuning, read_tuning
 from rllib_cikd.experiments.variants import load_variant
@@ -50,6 +53,7 @@ class Experiment:
         storage_path: Folder of results named in the file, if any.
         tuning: Its scheduler and searcher, if any.
         loggers: Those besides Tune's own.
+        notes: What is worth saying before it starts.
     """
 
     name: str
@@ -62,6 +66,7 @@ class Experiment:
     storage_path: str | None = None
     tuning: Tuning = field(default_factory=Tuning)
     loggers: list[Callback] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def num_trials(self) -> int:
@@ -175,12 +180,12 @@ def _build(name: str, spec: dict[str, Any], stop: Mapping) -> Experiment:
     loggers = build_loggers(spec.get("loggers"))
     tuning = read_tuning(spec, param_space, len(trial_configs) * num_samples)
     checkpoint_config = _checkpoint_config(spec, param_space, tuning)
-    for trial_config in trial_configs:
-        config = check_settings(algorithm, trial_config)
+    configs = [check_settings(algorithm, trial_config) for trial_config in trial_configs]
+    for trial_config, config in zip(trial_configs, configs, strict=True):
         check_stop(criteria, config)
         check_score(checkpoint_config.checkpoint_score_attribute, config)
         check_tuning(tuning, config, trial_config, partial(check_settings, algorithm))
-    check_environments(algorithm, trial_configs)
+    check_environments(algorithm, trial_configs, configs)
     return Experiment(
         name=name,
         algorithm=algorithm,
@@ -192,7 +197,14 @@ def _build(name: str, spec: dict[str, Any], stop: Mapping) -> Experiment:
         storage_path=storage_of(spec),
         tuning=tuning,
         loggers=loggers,
+        notes=_notes(criteria, configs),
     )
+
+
+def _notes(criteria: Mapping[str, float], configs: Sequence[AlgorithmConfig]) -> list[str]:
+    steps = criteria.get(STEPS)
+    notes = [] if steps is None else [note_of_no_learning(steps, config) for config in configs]
+    return list(dict.fromkeys(note for note in notes if note is not None))
 
 
 def _check_grids(where: str, value: Any) -> None:

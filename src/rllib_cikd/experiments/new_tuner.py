@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from ray import tune
 
 from rllib_cikd.cikd import CIKD
@@ -39,6 +41,8 @@ def new_tuner(
         sep="\n",
         flush=True,
     )
+    for note in experiment.notes:
+        print(f"rllib: note: {note}", file=sys.stderr)
     tuning = experiment.tuning
     return tune.Tuner(
         experiment.algorithm,

@@ -49,6 +49,7 @@ _KNOWN_KEYS = [
     f"env_runners/{keys.STEPS}",
     *sorted({f"{s}/{key}" for s in _EPISODE_SCOPES.values() for key in _EPISODE_KEYS.values()}),
 ]
+_COUNTS = _KNOWN_KEYS[:8]  # what begins at 0 and grows
 _CIKD_KEYS = [
     f"{keys.ENSEMBLE}/{keys.TEACHER}",
     f"{keys.ENSEMBLE}/{keys.NUM_DISTILLATIONS}",
@@ -95,12 +96,26 @@ def check_stop(stop: Mapping[str, float], config: AlgorithmConfig) -> None:
         config: Of a trial, validated.
 
     Raises:
-        CommandError: If the algorithm does not report a key.
+        CommandError: If the algorithm does not report a key, or counts nothing up to its goal.
     """
-    for key in stop:
+    for key, goal in stop.items():
+        if key in _COUNTS and goal <= 0:
+            raise CommandError(
+                f"stop: {key} is {goal:g}, where every run begins. Give more than 0."
+            )
         _check_reported(
             key, config, f"stop: {key!r}", "it would never stop a trial", "Common criteria"
         )
+
+
+def note_of_no_learning(steps: float, config: AlgorithmConfig) -> str | None:
+    """What to say of a run that ends, after so many environment steps, before it has learned."""
+    if not issubclass(config.algo_class, CIKD) or steps > config.learning_starts_at:
+        return None
+    return (
+        f"it ends at {steps:,.0f} environment steps, and learning begins after "
+        f"{config.learning_starts_at:,} (`random_steps`): nothing is learned."
+    )
 
 
 def check_score(attribute: str | None, config: AlgorithmConfig) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.tune.schedulers import SCHEDULER_IMPORT, TrialScheduler
 from ray.tune.search import SEARCH_ALG_IMPORT, Searcher
+from ray.tune.search.sample import Categorical, Float, Integer
 
+from rllib_cikd.cikd import CIKD
 from rllib_cikd.common.errors import CommandError
 from rllib_cikd.experiments.named import Kind, name_and_arguments
 from rllib_cikd.experiments.search_space import domains, with_domains
 from rllib_cikd.experiments.stop_criteria import check_metric, modern_key
+from rllib_cikd.rllib.restore import KEPT
 
 _POPULATION = ("pbt", "pb2")
 _BESIDE = {"metric": "beside `scheduler`", "mode": "beside `scheduler`"}
@@ -131,6 +136,8 @@ def read_tuning(spec: Mapping[str, Any], param_space: Mapping[str, Any], trials:
                 f"`scheduler`: {scheduler}: {field} is {mutated!r}. Name the settings that it may "
                 f"change: {{{field}: {{actor_lr: [1e-4, 1e-3]}}}}."
             )
+    if scheduler == "pbt":
+        scheduler_arguments.setdefault("custom_explore_fn", partial(_kept_within, mutated))
     return Tuning(
         modern_key(metric),
         mode,
@@ -207,6 +214,11 @@ def check_tuning(
     if isinstance(time, str):
         check_metric(time, config, f"`scheduler`: time_attr: {time!r}")
     for key, values in (tuning.mutated or {}).items():
+        if key in KEPT and issubclass(config.algo_class, CIKD):
+            raise CommandError(
+                f"`scheduler`: {key} cannot change while a run goes on, as a trial does from "
+                "another one's checkpoint. Leave it out; `grid_search` in `config` compares values."
+            )
         if isinstance(values, Mapping) and not _has_keys(settings.get(key), values):
             raise CommandError(
                 f"`scheduler`: {key} is {dict(values)!r}, but `config` has "
@@ -227,15 +239,43 @@ def _has_keys(settings: Any, values: Mapping[str, Any]) -> bool:
     )
 
 
+def _kept_within(mutated: Mapping[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """A trial's settings after PBT has multiplied them: within the range that each is drawn from.
+
+    Args:
+        mutated: What PBT may change, with what it draws from.
+        config: All of a trial's settings; changed in place.
+    """
+    for key, values in mutated.items():
+        if isinstance(values, Mapping):
+            _kept_within(values, config[key])
+        elif limits := _limits(values):
+            config[key] = min(max(config[key], limits[0]), limits[1])
+    return config
+
+
+def _limits(values: Any) -> list[Any]:
+    """The least and the greatest draw of a range; nothing of what is none."""
+    if isinstance(values, Integer):
+        return [values.lower, values.upper - 1]
+    if isinstance(values, Float) and math.isfinite(values.upper - values.lower):
+        return [values.lower, math.nextafter(values.upper, values.lower)]
+    return []
+
+
 def _examples(values: Any) -> list[Any]:
-    """What may come of an entry of `hyperparam_mutations`: each of a list, one draw of others."""
+    """What may come of an entry of `hyperparam_mutations`: all of a list, the ends of a range."""
     if isinstance(values, Mapping):
         nested = {key: _examples(value) for key, value in values.items()}
         longest = max(map(len, nested.values()), default=0)
         return [{k: v[min(i, len(v) - 1)] for k, v in nested.items()} for i in range(longest)]
     if isinstance(values, list | tuple):
         return list(values)
-    return [values.sample()] if hasattr(values, "sample") else [values()]
+    if isinstance(values, Categorical):
+        return list(values.categories)
+    if hasattr(values, "sample"):
+        return _limits(values) or [values.sample()]
+    return [values()]
 
 
 def _has_grid(value: Any) -> bool:

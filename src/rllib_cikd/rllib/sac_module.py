@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
+import pickle
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.fs
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis import InferenceOnlyAPI
@@ -94,6 +99,49 @@ class SACModule(TorchRLModule, InferenceOnlyAPI):
         """The likeliest actions at observations `[B, D]`: tanh(mean) or one-hot, `[B, A]`."""
         return self.head.deterministic(self.policy_output(obs))
 
+    @override(TorchRLModule)
+    def restore_from_path(
+        self, path: str | Path, *, component: str | None = None, filesystem: Any = None, **kwargs
+    ) -> None:
+        """Loads a member's own folder of a checkpoint (see RLlib's method).
+
+        Raises:
+            ValueError: If it is one with other networks. Nothing has been loaded then.
+        """
+        if component is None:
+            stored = _stored_model_config(os.fspath(path), filesystem)
+            for name, default in DEFAULT_MODEL_CONFIG.items():
+                old, new = (
+                    (c or {}).get(name, default) for c in (stored, dict(self.model_config or {}))
+                )
+                if old != new and list(np.atleast_1d(old)) != list(np.atleast_1d(new)):
+                    raise ValueError(
+                        f"{name}={new!r}: was {old!r} in {path}: networks keep their shapes. Set "
+                        "`model_config` as it was there, or load another member."
+                    )
+        super().restore_from_path(path, component=component, filesystem=filesystem, **kwargs)
+
+    @override(TorchRLModule)
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Loads weights; a member that only acts leaves out what only learning needs.
+
+        Raises:
+            ValueError: If some are missing, unknown or of another shape. RLlib would load the rest.
+        """
+        own = {name: tuple(value.shape) for name, value in self.state_dict().items()}
+        given = {name: tuple(np.shape(value)) for name, value in state.items()}
+        if self.inference_only:
+            unused = (*self.get_non_inference_attributes(),)
+            given = {n: shape for n, shape in given.items() if n.split(".")[0] not in unused}
+        if own != given:
+            name = min(set(own.items()) ^ set(given.items()))[0]
+            raise ValueError(
+                f"The weights are of other networks: {name} has shape {_shape(given.get(name))}, "
+                f"expected {_shape(own.get(name))}. Give those of a member with the same "
+                "`model_config`, observations and actions."
+            )
+        super().set_state(state)
+
     @override(nn.Module)
     def train(self, mode: bool = True) -> SACModule:
         """Sets `training` of this module alone, not of its layers, which do not look at it.
@@ -125,3 +173,17 @@ class SACModule(TorchRLModule, InferenceOnlyAPI):
         """Mean and log std, or logits; the learner uses the stacked networks instead."""
         output = self.policy_output(batch[Columns.OBS].float())
         return {Columns.ACTION_DIST_INPUTS: self.head.distribution(output)}
+
+
+def _stored_model_config(path: str, filesystem: Any) -> dict[str, Any]:
+    """What the networks of a member's folder in a checkpoint were made of."""
+    if filesystem is None:
+        filesystem, path = pyarrow.fs.FileSystem.from_uri(path)
+    file = f"{path}/{SACModule.CLASS_AND_CTOR_ARGS_FILE_NAME}"
+    with filesystem.open_input_stream(file) as stream:
+        arguments = pickle.load(stream)["ctor_args_and_kwargs"][1]
+    return dict(arguments["model_config"] or {})
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "none, as it is not there" if shape is None else str(list(shape))

@@ -71,6 +71,8 @@ def run(
             "example it takes `run`, `env` and `config`.",
             file=sys.stderr,
         )
+    for note in study.notes:
+        print(f"rllib: note: {note}", file=sys.stderr)
     with ExitStack() as at_end:
         at_end.callback(_lock(folder).release)
         if start_ray(ray_address, study.modules):

@@ -9,6 +9,7 @@ from typing import Any
 
 from rllib_cikd.cikd import CIKD
 from rllib_cikd.common.errors import CommandError, did_you_mean
+from rllib_cikd.common.result_keys import STEPS
 from rllib_cikd.common.user_modules import NO_MODULES, UserModules, given_modules
 from rllib_cikd.experiments.check import find_algorithm
 from rllib_cikd.experiments.experiment import Experiment, check_experiments, merge, read_specs
@@ -69,6 +70,7 @@ class Study:
         not_used: Keys of its tuned examples that a study does not look at, such as "loggers of
             cikd-hopper".
         modules: The user's: those named to the command, and any beside its tuned examples.
+        notes: What is worth saying before it starts.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Study:
     baseline: str
     not_used: list[str]
     modules: UserModules
+    notes: list[str]
 
 
 def load_study(path: str | Path, modules: UserModules = NO_MODULES) -> Study:
@@ -123,18 +126,24 @@ def load_study(path: str | Path, modules: UserModules = NO_MODULES) -> Study:
 
     algorithm = _algorithm(path, files)
     configs = []
+    notes: dict[str, None] = {}
     for file in files:
         for variant in variants:
             settings = merge(config, load_variant(variant, path))
             settings["seed"] = {"grid_search": seeds}
             specs = read_specs(file, variant=None, config=settings, options={})
-            for experiment in check_experiments(file, specs, stop={}):
+            try:
+                experiments = check_experiments(file, specs, {STEPS: horizons[file.stem]})
+            except CommandError as error:
+                raise CommandError(f"{path}: variant {variant}: {error}") from error
+            for experiment in experiments:
+                notes |= dict.fromkeys(f"{file.stem}: {note}" for note in experiment.notes)
                 _check_drawn(path, file, experiment)
                 configs += [(file.stem, variant, found) for found in experiment.trial_configs]
     cells = _cells(configs, horizons)
     _check_cells(path, cells)
     cells.sort(key=lambda cell: seeds.index(cell.seed))
-    return Study(path.stem, cells, algorithm, baseline, not_used, modules)
+    return Study(path.stem, cells, algorithm, baseline, not_used, modules, list(notes))
 
 
 def _read(path: Path) -> dict[str, Any]:

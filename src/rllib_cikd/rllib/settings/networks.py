@@ -59,6 +59,20 @@ def check_networks(config: Any, ids: Sequence[str]) -> None:
         check_model_config(f"model_config of {member}", spec.model_config)
 
 
+def check_actions(config: Any, ids: Sequence[str], discrete: bool) -> None:
+    """Checks the networks of a checked config against an environment's actions.
+
+    Raises:
+        ValueError: If members cannot learn such actions.
+    """
+    if discrete and any(networks["batch_norm"] for networks in shapes(config, ids).values()):
+        reject(
+            "model_config",
+            {"batch_norm": True},
+            "is for continuous actions, and this environment's are discrete. Leave it out",
+        )
+
+
 def _check_multi_spec(spec: MultiRLModuleSpec) -> None:
     if spec.model_config:
         reject(
