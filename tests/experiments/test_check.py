@@ -33,5 +33,5 @@ def test_typo_for_another_algorithm(load):
 def test_networks_that_cannot_learn_an_environments_actions(load, minimal):
     text = minimal.replace("actor_lr: 1e-4", "model_config: {batch_norm: true}")
     load(text)
-    with pytest.raises(CommandError, match="batch_norm.* is for continuous actions, and this env"):
+    with pytest.raises(CommandError, match=r"batch_norm.* is for continuous actions, and this env"):
         load(text.replace("Pendulum-v1", "CartPole-v1"))
