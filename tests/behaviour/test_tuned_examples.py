@@ -175,8 +175,8 @@ BEYOND_THE_PAPER = {
         "training_intensity": 768,
     }
     | CROSSQ,
-    "ensemble-crossq": {"ensemble_size": 3, "knowledge_sharing": "none"} | CROSSQ,
-    "cikd-plus": {"ensemble_size": 3, "knowledge_sharing": "distillation"} | CROSSQ,
+    "ensemble-crossq": {"knowledge_sharing": "none"} | CROSSQ,
+    "cikd-plus": {"knowledge_sharing": "distillation"} | CROSSQ,
 }
 
 

@@ -219,9 +219,13 @@ def test_weights_of_other_networks_are_refused(other, tmp_path):
             np.testing.assert_array_equal(value, before[name])
 
 
-def test_a_member_that_learns_needs_its_critics():
+def test_a_member_that_learns_needs_all_its_critics():
+    """Or none of them, where it only acts, as in an env runner."""
+    module, state = _module(), _module().get_state()
+    del state["qf1.0.weight"]
     with pytest.raises(ValueError, match="has shape none, as it is not there, expected"):
-        _module().set_state(_module().get_state(inference_only=True))
+        module.set_state(state)
+    module.set_state(_module().get_state(inference_only=True))
 
 
 # ---------------------------------------------------------------- initial weights

@@ -123,16 +123,20 @@ class SACModule(TorchRLModule, InferenceOnlyAPI):
 
     @override(TorchRLModule)
     def set_state(self, state: dict[str, Any]) -> None:
-        """Loads weights; a member that only acts leaves out what only learning needs.
+        """Loads weights: all, or those that acting needs, as env runners get them.
 
         Raises:
             ValueError: If some are missing, unknown or of another shape. RLlib would load the rest.
         """
         own = {name: tuple(value.shape) for name, value in self.state_dict().items()}
         given = {name: tuple(np.shape(value)) for name, value in state.items()}
-        if self.inference_only:
-            unused = (*self.get_non_inference_attributes(),)
-            given = {n: shape for n, shape in given.items() if n.split(".")[0] not in unused}
+        for_learning = self.get_non_inference_attributes()
+        acting, given_to_act = (
+            {n: shape for n, shape in those.items() if n.split(".")[0] not in for_learning}
+            for those in (own, given)
+        )
+        if self.inference_only or given == given_to_act:
+            own, given = acting, given_to_act
         if own != given:
             name = min(set(own.items()) ^ set(given.items()))[0]
             raise ValueError(
