@@ -37,7 +37,8 @@ _EPISODE_SCOPES = {
     "evaluation/sampler_results": "evaluation/env_runners",
     "evaluation/env_runners": "evaluation/env_runners",
 }
-_KNOWN_KEYS = [
+# What begins at 0 and grows.
+_COUNTS = [
     keys.ITERATION,
     keys.STEPS,
     "num_training_step_calls_per_iteration",
@@ -46,10 +47,12 @@ _KNOWN_KEYS = [
     "time_since_restore",
     "iterations_since_restore",
     "env_runners/num_episodes_lifetime",
+]
+_KNOWN_KEYS = [
+    *_COUNTS,
     f"env_runners/{keys.STEPS}",
     *sorted({f"{s}/{key}" for s in _EPISODE_SCOPES.values() for key in _EPISODE_KEYS.values()}),
 ]
-_COUNTS = _KNOWN_KEYS[:8]  # what begins at 0 and grows
 _CIKD_KEYS = [
     f"{keys.ENSEMBLE}/{keys.TEACHER}",
     f"{keys.ENSEMBLE}/{keys.NUM_DISTILLATIONS}",
