@@ -4,7 +4,7 @@
 
 For each K and number of threads: milliseconds by the native engine and by the plain one, and of K
 plain PyTorch agents (`tests/reference_sac.py`: nn.Sequential, autograd, one Adam per loss), and of
-K CrossQ members (`batch_norm`); the
+K CrossQ members (`batch_norm`, policies that learn in every third step); the
 native engine's GFLOP/s in matrix products, their share of the processor's peak in float32
 (`fma_peak.cpp`; needs g++), and the update's time over what its matrix products would take at that
 peak. All of them take turns within each round.

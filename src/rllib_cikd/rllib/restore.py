@@ -23,7 +23,7 @@ from rllib_cikd.rllib.settings.values import show
 from rllib_cikd.rllib.spaces import Spaces
 
 #: Settings that a run keeps when it goes on from a checkpoint (`refuse_changed_settings`).
-KEPT = ("env", "ensemble_size", "model_config", "observation_filter", "initial_alpha", "n_step")
+KEPT = ("env", "ensemble_size", "model_config", "observation_filter", "initial_alpha")
 
 #: How the object in a folder of a checkpoint was made.
 CONSTRUCTION = "class_and_ctor_args.pkl"
